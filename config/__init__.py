@@ -1,0 +1,3 @@
+"""Settings, Celery configuration and logging. Imports nothing of ours."""
+
+__distribution__ = "celery-parallelizer"

@@ -1,0 +1,100 @@
+"""Every error that the processor raises on purpose, in one tree.
+
+A class's docstring says when it is raised and what to do. Subclasses exist only where a caller acts differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ProcessorError(Exception):
+    """Base of all errors of the processor."""
+
+
+class SettingsError(ProcessorError):
+    """A setting has a wrong value; the message names the setting, the value and what is allowed."""
+
+
+class SemaphoreError(ProcessorError):
+    """A permit could not be taken, kept or given back."""
+
+
+class WorkflowExecutionError(ProcessorError):
+    """A workflow could not be started, run or completed; raised by `run_workflow` too, with `raise_on_failure=True`."""
+
+
+class MessageProcessingError(ProcessorError):
+    """A message (of Celery or of the status stream) can't be understood."""
+
+
+class ChannelClosed(ProcessorError):
+    """The status channel was closed; nothing more can be sent through it."""
+
+
+class ServiceUnreachable(ProcessorError):
+    """Redis or PostgreSQL does not answer; the message says which, where, and what to do."""
+
+
+class UnknownWorkflow(WorkflowExecutionError):
+    """No published workflow has this name or version; the message offers the nearest names."""
+
+
+class UnknownRun(WorkflowExecutionError):
+    """No flow session has this id."""
+
+
+class PayloadError(WorkflowExecutionError):
+    """The payload does not fit the workflow's `payload_schema`, or is not JSON."""
+
+
+class ActionError(ProcessorError):
+    """An action failed for a reason of the processor's: unknown, unusable result, result too large."""
+
+
+class ExpressionError(ActionError):
+    """An expression could not be compiled or evaluated; the message holds the expression and the reason."""
+
+
+class StaleClaim(SemaphoreError):
+    """Another attempt owns the branch; nothing was written. Stop working on it."""
+
+
+class SessionGone(WorkflowExecutionError):
+    """The flow session has no live state: it has been completed, or was never opened."""
+
+
+class ScriptRefused(SemaphoreError):
+    """A Lua script refused its arguments before writing anything; the message is the script's word for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a definition. `line` and `column` count from 1 and are 0 where there is no text to point at."""
+
+    message: str
+    field: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.line:
+            place = f"{place}:{self.line}:{self.column}" if place else f"line {self.line}, column {self.column}"
+        parts = [part for part in (place, self.field) if part]
+        text = ": ".join([*parts, self.message])
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class DefinitionError(WorkflowExecutionError):
+    """A definition is wrong; `problems` has every mistake found, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[DefinitionError], tuple[tuple[Problem, ...]]]:
+        return DefinitionError, (self.problems,)

@@ -1,0 +1,7 @@
+"""From a definition to branches and joins. Pure: no I/O."""
+
+from orchestration.plan.compile import compile_plan
+from orchestration.plan.model import Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
+from orchestration.plan.rules import decide
+
+__all__ = ["Branch", "Limits", "Plan", "PlannedAction", "RetryPolicy", "Successor", "compile_plan", "decide"]
