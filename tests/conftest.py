@@ -1,0 +1,3 @@
+"""Fixtures for every test; see tests/support."""
+
+pytest_plugins = ["tests.support.servers"]
