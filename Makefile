@@ -1,0 +1,70 @@
+# Everything a developer types. Needs Python 3.11 or newer and a writable folder; no root, no other software.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := config orchestration tasks parallelizer tests
+FOLDER ?=
+ARGS ?=
+export FOLDER
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit test-integration test-cluster bench lint format lock venv clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.12 (which Python), VENV=folder (where its packages go), ARGS='-k name' (for pytest)"
+
+demo: $(READY) ## Run a real workflow, live: audit a folder (FOLDER=… for your own)
+	@$(BIN)/python examples/folder-audit/demo.py
+
+test: $(READY) ## Run unit, integration and cluster tests
+	@$(BIN)/python -m pytest tests/unit tests/integration tests/cluster $(wildcard tests/docs) $(ARGS)
+
+test-unit: $(READY) ## Run the tests that need no server
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-integration: $(READY) ## Run the tests that need Redis and PostgreSQL (started by themselves)
+	@$(BIN)/python -m pytest tests/integration $(ARGS)
+
+test-cluster: $(READY) ## Run the tests with real worker processes
+	@$(BIN)/python -m pytest tests/cluster $(ARGS)
+
+bench: $(READY) ## Measure speed against plain Celery, as a table and JSON
+	@$(BIN)/parallelizer bench $(ARGS)
+
+lint: $(READY) ## Check style, types and the layers of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(SOURCES)
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Rewrite the code in the project's style
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: ## Choose the newest allowed versions anew and write requirements.lock
+	@$(PYTHON) -m venv $(VENV)-lock
+	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@echo 'setuptools>=77' | $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url pyproject.toml - --output-file requirements.lock
+	@rm -rf $(VENV)-lock
+
+venv: $(READY) ## Make the virtual environment only
+
+clean: ## Remove the virtual environment and everything made by tools; data folders stay
+	@rm -rf $(VENV) $(VENV)-lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
+	@find $(SOURCES) examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made anew whenever the locked versions or the project's own metadata change.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "This Python has no venv module; install it (Debian and Ubuntu: apt install python3-venv) and try again." >&2; exit 1; }
+	@echo "Making $(VENV) (once; about half a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .
+	@touch $@
