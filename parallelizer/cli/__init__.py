@@ -1,0 +1,1 @@
+"""The command `parallelizer`: every command of it prints what reports and services say, and decides nothing itself."""
