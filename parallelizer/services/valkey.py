@@ -99,6 +99,9 @@ class EmbeddedValkey:
     def describe_exit(self) -> str:
         return describe_exit(self._process)
 
+    def sweep(self) -> None:
+        """Nothing to do: it is one process."""
+
     def _answers_before(self, deadline: float) -> bool:
         with redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=1, retry=None) as client:
             while time.monotonic() < deadline and not self.has_exited():
