@@ -1,0 +1,1 @@
+"""The record of truth: PostgreSQL. Only here are SQLAlchemy, Alembic and the driver imported."""

@@ -1,0 +1,104 @@
+"""Brings the schema of a database up to date; called by `up`, `migrate`, `doctor` and the tests.
+
+Several processes may do it at once: one works, the others wait for it and find nothing left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from orchestration.errors import ServiceUnreachable, SettingsError
+from orchestration.store.pool import connection_parameters, place_of
+
+#: Any number that nobody else takes in this database: "pz migrate" in ASCII, cut to 63 bits.
+ADVISORY_LOCK = 0x707A206D69677261
+
+
+def upgrade(database_url: str) -> tuple[str | None, str]:
+    """The schema is the newest this version knows.
+
+    Returns: revision before (None: an empty database) and after.
+    Raises: ServiceUnreachable: no answer, or no right to create tables. SettingsError: the database was migrated by a
+        newer version of this software.
+    """
+    with _connected(database_url) as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        connection.commit()
+        try:
+            before = _revision(connection)
+            newest = head()
+            if before is not None and before not in _known():
+                raise SettingsError(
+                    f"the database has schema revision {before}, and this version knows none beyond {newest}: "
+                    "install the version that made it, or a newer one"
+                )
+            if before != newest:
+                config = _config()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+                connection.commit()
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
+            connection.commit()
+    return before, newest
+
+
+def current(database_url: str) -> str | None:
+    """The revision of a database, None when it has no schema.
+
+    Raises: ServiceUnreachable: no answer.
+    """
+    with _connected(database_url) as connection:
+        return _revision(connection)
+
+
+def head() -> str:
+    """The newest revision that this version knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def _known() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "orchestration.store:migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    revision = MigrationContext.configure(connection).get_current_revision()
+    connection.rollback()
+    return revision
+
+
+@contextmanager
+def _connected(database_url: str) -> Iterator[Connection]:
+    parameters = connection_parameters(database_url)
+    engine = create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(**parameters), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except (DBAPIError, psycopg2.Error) as error:
+        reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        raise ServiceUnreachable(
+            f"PostgreSQL at {place_of(parameters)} did not let us read or change its schema: {reason}; "
+            "start it, correct DATABASE_URL, or use a role that may create tables"
+        ) from None
+    finally:
+        engine.dispose()

@@ -1,0 +1,1 @@
+"""Alembic migrations, found by package name so that a wheel has them."""
