@@ -35,7 +35,7 @@ INTERRUPTED = 130
 
 DEBUG_VARIABLE = "PARALLELIZER_DEBUG"
 ERROR_LOG = "cli-errors.log"
-_PASSWORD_IN_URL = re.compile(r"(\w+://[^\s:/@]*:)[^\s@/]+@")
+_PASSWORD_IN_URL = re.compile(r"(\w+://[^\s:/@]*:)\S+@")
 
 
 class WrongUse(Exception):  # noqa: N818 - it is the user's, not an error of ours
@@ -46,7 +46,16 @@ def exit_code_of(error: BaseException) -> int:
     """The exit code for an error."""
     if isinstance(error, ServiceUnreachable):
         return OUT_OF_REACH
-    wrong = (WrongUse, WrongSetting, SettingsError, DefinitionError, PayloadError, UnknownWorkflow, UnknownRun, ActionError)
+    wrong = (
+        WrongUse,
+        WrongSetting,
+        SettingsError,
+        DefinitionError,
+        PayloadError,
+        UnknownWorkflow,
+        UnknownRun,
+        ActionError,
+    )
     return WRONG_USE if isinstance(error, wrong) else INTERNAL_ERROR
 
 
@@ -92,7 +101,7 @@ def _message(error: BaseException) -> str:
     if isinstance(error, DefinitionError):
         # One line each, as compilers do, so that editors can jump to them.
         count = len(error.problems)
-        return f"{error}\n{count} mistake{'s' if count != 1 else ''} in the definition; nothing was run"
+        return f"{error}\n{count} mistakes; nothing was run" if count > 1 else str(error)
     return f"parallelizer: {error}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 #: Status of a run, task or branch → how it is drawn on a terminal: sign and style.
 SIGNS = {
@@ -48,3 +48,8 @@ def one_line(text: str, most: int = 300) -> str:
 
 def local_time(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """A time as programs read it: UTC, microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z") if moment else None
