@@ -45,7 +45,7 @@ class Program:
     def __init__(self, source: Source) -> None:
         self.source = source
         self._compiled: Any = None
-        self._needed = tuple((use.variable, use.path.resolver(), use.loop_depth) for use in source.uses)
+        self._needed = tuple((use.variable, use.path.resolve, use.loop_depth) for use in source.uses)
 
     def compile(self) -> str:
         """Compile, and return the name of the result's type where CEL knows it (`BOOL`, `DYN`, …).
@@ -93,7 +93,7 @@ class Program:
             message = "it gives an optional value; end it with .orValue(…)"
         except Exception as error:  # noqa: BLE001 - see compile
             message = str(error)
-        raise _evaluation_error(message, absent, self.source)
+        raise _evaluation_error(message, absent)
 
 
 @lru_cache(maxsize=8)
@@ -117,36 +117,40 @@ def _without_views(value: object) -> object:
 
 
 def _plain(result: Any, kind: str) -> object:
-    budget = [MAX_RESULT_VALUES]
+    return _Conversion().convert(result, kind, 0)
 
-    def convert(value: Any, kind: str, depth: int) -> object:
+
+class _Conversion:
+    """CEL's result as JSON, within a budget: shared parts are written out each time they occur."""
+
+    def __init__(self) -> None:
+        self._left = MAX_RESULT_VALUES
+
+    def convert(self, value: Any, kind: str, depth: int) -> object:
         if kind in ("STRING", "INT", "UINT", "BOOL", "NULL"):
             return value.value()
+        if depth > MAX_INPUT_DEPTH:
+            raise ExpressionError(f"its result is nested more than {MAX_INPUT_DEPTH} deep")
         if kind == "DOUBLE":
             number = value.value()
             if not math.isfinite(number):
                 raise ExpressionError(f"it gives {number}, which is no JSON number")
             return number
-        if depth > MAX_INPUT_DEPTH:
-            raise ExpressionError(f"its result is nested more than {MAX_INPUT_DEPTH} deep")
         if kind.startswith("LIST"):
-            elements = value.value()
-            spend(len(elements))
-            return [convert(element, element.type().name(), depth + 1) for element in elements]
+            elements = self._spend(value.value())
+            return [self.convert(element, element.type().name(), depth + 1) for element in elements]
         if kind.startswith("MAP"):
-            fields = value.value()
-            spend(len(fields))
+            fields = self._spend(value.value())
             if not all(isinstance(key, str) for key in fields):
                 raise ExpressionError("it gives a mapping whose keys are not strings, which is no JSON")
-            return {key: convert(element, element.type().name(), depth + 1) for key, element in fields.items()}
+            return {key: self.convert(element, element.type().name(), depth + 1) for key, element in fields.items()}
         raise ExpressionError(f"it gives {_NOT_JSON.get(kind, f'a value of type {kind}')}")
 
-    def spend(count: int) -> None:
-        budget[0] -= count
-        if budget[0] < 0:
+    def _spend(self, container: Any) -> Any:
+        self._left -= len(container)
+        if self._left < 0:
             raise ExpressionError(f"its result has more than {MAX_RESULT_VALUES} values. Do this in an action")
-
-    return convert(result, kind, 0)
+        return container
 
 
 def _compile_error(source: Source, message: str) -> WrongExpression:
@@ -173,7 +177,7 @@ def _unknown_name(name: str) -> str:
     return f"unknown name {root!r}; {offer}"
 
 
-def _evaluation_error(message: str, absent: dict[str, ExpressionError], source: Source) -> ExpressionError:
+def _evaluation_error(message: str, absent: dict[str, ExpressionError]) -> ExpressionError:
     unbound = _UNBOUND.search(message)
     if unbound is not None and unbound.group(1) in absent:
         return absent[unbound.group(1)]

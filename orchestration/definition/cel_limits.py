@@ -132,11 +132,12 @@ def check_cost(source: Source, weight: Weight, body_weight: int) -> None:
 
 
 def _iterations(source: Source, length: int) -> int:
-    return min(MAX_ITERATIONS, sum(length ** (loop.depth + 1) for loop in source.loops))
+    total: int = sum(length ** (loop.depth + 1) for loop in source.loops)
+    return min(MAX_ITERATIONS, total)
 
 
 def _check_loops(source: Source, length: int) -> None:
-    collected = sum(
+    collected: int = sum(
         16 * length * length * min(length**loop.depth, MAX_ITERATIONS // max(length, 1) + 1)
         for loop in source.loops
         if loop.macro in ("map", "filter")

@@ -36,8 +36,7 @@ def check_document(document: Document, max_actions: int = MAX_ACTIONS) -> Defini
         raise DefinitionError(document.problems(found))
     actions = value.get("actions")
     if isinstance(actions, Mapping) and len(actions) > max_actions:
-        found = [Finding(("actions",), f"{len(actions)} actions; at most {max_actions} are allowed (MAX_ACTIONS)")]
-        raise DefinitionError(document.problems(found))
+        raise DefinitionError(document.problems([_too_many(len(actions), max_actions)]))
     definition, findings = _validate(value)
     findings += _find_mistakes(value)
     if findings or definition is None:
@@ -51,9 +50,16 @@ def ensure_checked(definition: Definition, max_actions: int = MAX_ACTIONS) -> No
 
     Raises: DefinitionError: with all mistakes.
     """
-    if not definition._checked:  # noqa: SLF001 - see check_document
-        check_document(Document(definition.to_dict()), max_actions)
-        definition._checked = True  # noqa: SLF001 - see check_document
+    if definition._checked:  # noqa: SLF001 - see check_document
+        if len(definition.actions) > max_actions:
+            raise DefinitionError(Document({}).problems([_too_many(len(definition.actions), max_actions)]))
+        return
+    check_document(Document(definition.to_dict()), max_actions)
+    definition._checked = True  # noqa: SLF001 - see check_document
+
+
+def _too_many(count: int, max_actions: int) -> Finding:
+    return Finding(("actions",), f"{count} actions; at most {max_actions} are allowed (MAX_ACTIONS)")
 
 
 def _find_mistakes(value: Mapping[str, object]) -> list[Finding]:

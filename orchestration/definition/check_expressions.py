@@ -33,62 +33,73 @@ def find_expression_mistakes(
     findings: list[Finding] = []
     later: list[tuple[str, str, _Found]] = []
     for name, action in actions.items():
-        path: DocumentPath = ("actions", name)
         has_items = "for_each" in action
-        for field, item_known in (("if", has_items), ("for_each", False), ("with", has_items)):
-            if field not in action:
-                continue
-            for found in _find(field, (*path, field), action[field], findings):
-                expression = _check(found, item_known, has_items, findings)
-                for reference in expression.references if expression else ():
-                    if reference in graph.needs and reference not in graph.needs[name]:
-                        later.append((name, reference, found))
-                    elif reference not in graph.needs:
-                        findings.append(_unknown_reference(reference, found, graph))
-    for found in _find("output", ("output",), definition.get("output"), findings):
-        expression = _check(found, item_known=False, has_items=False, findings=findings)
-        for reference in expression.references if expression else ():
-            if reference not in graph.needs:
-                findings.append(_unknown_reference(reference, found, graph))
+        for found in _find_in_action(name, action, findings):
+            expression = _check(found, has_items, findings)
+            known = _known_references(expression, found, graph, findings)
+            later += [(name, reference, found) for reference in known if reference not in graph.needs[name]]
+    for found in _find_in_template(("output",), definition.get("output"), findings):
+        expression = _check(found, has_items=False, findings=findings)
+        # Everything has ended by then, so any action may be named.
+        findings.extend(() if expression is None else _unknown_references(expression, found, graph))
     return [*findings, *_find_not_before(later, graph)]
 
 
-def _find(field: str, path: DocumentPath, value: object, findings: list[Finding]) -> Iterator[_Found]:
-    """Yield the expressions of a field; adds what can't even be split to `findings`."""
-    wanted = ""
-    if field == "if":
-        wanted = "BOOL"
-    elif field == "for_each" and isinstance(value, str):
-        wanted = "LIST"
-    elif field == "for_each" and isinstance(value, Mapping) and isinstance(value.get("range"), str):
-        wanted, path, value = "INT", (*path, "range"), value["range"]
+def _find_in_action(name: str, action: Mapping[str, object], findings: list[Finding]) -> Iterator[_Found]:
+    path: DocumentPath = ("actions", name)
+    yield from _find_alone((*path, "if"), action.get("if"), "BOOL", findings)
+    items = action.get("for_each")
+    if isinstance(items, Mapping):
+        yield from _find_alone((*path, "for_each", "range"), items.get("range"), "INT", findings)
+    elif isinstance(items, str):
+        yield from _find_alone((*path, "for_each"), items, "LIST", findings)
+    else:
+        yield from _find_in_template((*path, "for_each"), items, findings)
+    yield from _find_in_template((*path, "with"), action.get("with"), findings)
+
+
+def _find_alone(path: DocumentPath, value: object, wanted: str, findings: list[Finding]) -> Iterator[_Found]:
+    """Yield the expression of a field that is one; adds what can't even be split to `findings`."""
+    if not isinstance(value, str):
+        return
     try:
-        if wanted:
-            if isinstance(value, str):
-                text, offset = bare(value)
-                if OPENING in text:
-                    message = "must be one expression and nothing else, such as ${{ payload.items }}"
-                    findings.append(Finding(path, message))
-                else:
-                    yield _Found(path, offset, text, wanted)
-        elif isinstance(value, str):
-            if OPENING in value:
-                for part in split_text(value):
-                    if not isinstance(part, str):
-                        yield _Found(path, part[1], part[0])
-        elif isinstance(value, Mapping):
-            for key, element in value.items():
-                if isinstance(key, str) and OPENING in key:
-                    findings.append(Finding((*path, key), "expressions in keys are not evaluated", at_key=True))
-                yield from _find("", (*path, key), element, findings)
-        elif isinstance(value, (list, tuple)):
-            for position, element in enumerate(value):
-                yield from _find("", (*path, position), element, findings)
+        text, offset = bare(value)
+    except WrongExpression as error:
+        findings.append(Finding(path, str(error), offset=error.offset))
+        return
+    if OPENING in text:
+        findings.append(Finding(path, "must be one expression and nothing else, such as ${{ payload.items }}"))
+    else:
+        yield _Found(path, offset, text, wanted)
+
+
+def _find_in_template(path: DocumentPath, value: object, findings: list[Finding]) -> Iterator[_Found]:
+    """Yield the expressions in the strings of a value."""
+    if isinstance(value, str):
+        if OPENING in value:
+            yield from _find_in_text(path, value, findings)
+    elif isinstance(value, Mapping):
+        for key, element in value.items():
+            if isinstance(key, str) and OPENING in key:
+                findings.append(Finding((*path, key), "expressions in keys are not evaluated", at_key=True))
+            yield from _find_in_template((*path, key), element, findings)
+    elif isinstance(value, (list, tuple)):
+        for position, element in enumerate(value):
+            yield from _find_in_template((*path, position), element, findings)
+
+
+def _find_in_text(path: DocumentPath, text: str, findings: list[Finding]) -> Iterator[_Found]:
+    try:
+        for part in split_text(text):
+            if not isinstance(part, str):
+                yield _Found(path, part[1], part[0])
     except WrongExpression as error:
         findings.append(Finding(path, str(error), offset=error.offset))
 
 
-def _check(found: _Found, item_known: bool, has_items: bool, findings: list[Finding]) -> Expression | None:
+def _check(found: _Found, has_items: bool, findings: list[Finding]) -> Expression | None:
+    """Compile an expression; adds what is wrong with it to `findings`."""
+    item_known = has_items and found.path[2:3] != ("for_each",)
     try:
         expression = Expression.of(found.text)
         gives = expression.check()
@@ -110,11 +121,18 @@ def _fits(gives: str, wanted: str) -> bool:
     return gives.startswith(wanted) or gives in ("DYN", "ANY") or (wanted == "INT" and gives == "UINT")
 
 
-def _unknown_reference(reference: str, found: _Found, graph: Graph) -> Finding:
-    return Finding(
-        found.path, f"the expression names an action that does not exist: {reference!r}",
-        nearest(reference, graph.needs), offset=found.offset,
-    )  # fmt: skip
+def _known_references(expression: Expression | None, found: _Found, graph: Graph, findings: list[Finding]) -> list[str]:
+    if expression is None:
+        return []
+    findings.extend(_unknown_references(expression, found, graph))
+    return [reference for reference in sorted(expression.references) if reference in graph.needs]
+
+
+def _unknown_references(expression: Expression, found: _Found, graph: Graph) -> Iterator[Finding]:
+    for reference in sorted(expression.references):
+        if reference not in graph.needs:
+            message = f"the expression names an action that does not exist: {reference!r}"
+            yield Finding(found.path, message, nearest(reference, graph.needs), offset=found.offset)
 
 
 def _find_not_before(later: list[tuple[str, str, _Found]], graph: Graph) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ class Expression:
         self.references = source.references
         self.uses_item = source.uses_item
         self._program = None if source.plain is not None else Program(source)
-        self.evaluate = self._evaluate if source.plain is None else source.plain.resolver()
+        self.evaluate = self._evaluate if source.plain is None else source.plain.resolve
 
     @staticmethod
     def of(text: str) -> Expression:

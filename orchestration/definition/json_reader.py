@@ -6,7 +6,6 @@ import bisect
 import json
 import re
 from collections.abc import Iterator
-from json.decoder import scanstring
 
 from orchestration.definition.places import DocumentPath, Places
 from orchestration.errors import DefinitionError, Problem
@@ -55,6 +54,9 @@ def find_json_places(text: str) -> Places:
     return places
 
 
+_read_string = json.JSONDecoder().raw_decode
+
+
 def _integer(digits: str) -> int:
     # Python refuses more than 4,300 digits; one of 30 is beyond 64 bits as well, and says so in the same words.
     return int(digits[:30])
@@ -97,7 +99,7 @@ def _scan(text: str) -> Iterator[tuple[DocumentPath, tuple[int, int], bool]]:
         mark, start = match.group(1), match.start(match.lastindex or 0)
         at = match.end()
         if mark == '"':
-            string, at = scanstring(text, start + 1)
+            string, at = _read_string(text, start)
             if open_ and open_[-1][0] is None:
                 open_[-1][0] = string
                 yield path(), place(start), True

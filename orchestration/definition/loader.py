@@ -128,24 +128,27 @@ def _find_unusable(document: object) -> list[Finding]:
         count += 1
         if count > MAX_VALUES:
             return [*findings, Finding((), f"more than {MAX_VALUES} values")]
-        if isinstance(value, str):
-            if reason := _unusable_text(value):
-                findings.append(Finding(path, reason))
-        elif isinstance(value, bool) or value is None:
-            continue
-        elif isinstance(value, int):
-            if not -_INT64 <= value < _INT64:
-                findings.append(Finding(path, "an integer beyond 64 bits", "write it as a string"))
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                findings.append(Finding(path, f"{value} is no JSON number"))
-        elif isinstance(value, (Mapping, list, tuple)):
-            if len(path) >= MAX_JSON_DEPTH:
-                return [*findings, Finding(path[:10], f"nested more than {MAX_JSON_DEPTH} deep")]
-            stack.extend(_children(path, value, findings))
+        if not isinstance(value, (Mapping, list, tuple)):
+            if finding := _unusable_value(path, value):
+                findings.append(finding)
+        elif len(path) >= MAX_JSON_DEPTH:
+            return [*findings, Finding(path[:10], f"nested more than {MAX_JSON_DEPTH} deep")]
         else:
-            findings.append(Finding(path, f"a {type(value).__name__} is no JSON value"))
+            stack.extend(_children(path, value, findings))
     return findings
+
+
+def _unusable_value(path: DocumentPath, value: object) -> Finding | None:
+    if isinstance(value, str):
+        reason = _unusable_text(value)
+        return Finding(path, reason) if reason else None
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return None if -_INT64 <= value < _INT64 else Finding(path, "an integer beyond 64 bits", "write it as a string")
+    if isinstance(value, float):
+        return None if math.isfinite(value) else Finding(path, f"{value} is no JSON number")
+    return Finding(path, f"a {type(value).__name__} is no JSON value")
 
 
 def _children(

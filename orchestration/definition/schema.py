@@ -12,9 +12,19 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
+from orchestration.definition.printing import to_python, to_yaml
 from orchestration.definition.scope import kind_of
 from orchestration.vocabulary import Durability, TriggerRule
 
@@ -55,7 +65,7 @@ def _condition(value: object) -> object:
     )
 
 
-def _word(kind: type[TriggerRule] | type[Durability]) -> Any:
+def _word(kind: type[TriggerRule | Durability]) -> Any:
     def check(value: object) -> object:
         if isinstance(value, str) and value in {word.value for word in kind}:
             return kind(value)
@@ -67,9 +77,14 @@ def _word(kind: type[TriggerRule] | type[Durability]) -> Any:
     return BeforeValidator(check)
 
 
+def _short(number: float) -> float | int:
+    """A whole number of seconds without `.0`."""
+    return int(number) if number.is_integer() else number
+
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Seconds = Annotated[float, Field(gt=0, le=WEEK_SECONDS, allow_inf_nan=False)]
-Delay = Annotated[float, Field(ge=0, le=WEEK_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=WEEK_SECONDS, allow_inf_nan=False), PlainSerializer(_short)]
+Delay = Annotated[float, Field(ge=0, le=WEEK_SECONDS, allow_inf_nan=False), PlainSerializer(_short)]
 Names = Annotated[
     tuple[Name, ...],
     Field(strict=False),
@@ -107,26 +122,27 @@ class RetryDefinition(_Part):
     """In how many attempts and with which waits an action is tried."""
 
     max_attempts: int = Field(ge=1, le=1000, description="Attempts in all, the first included.")
-    delay_seconds: Delay = Field(1.0, description="Wait before the second attempt.")
-    backoff: float = Field(
-        2.0, ge=1, le=100, allow_inf_nan=False, description="Each further wait is this many times longer."
+    delay_seconds: Delay = Field(default=1.0, description="Wait before the second attempt.")
+    backoff: Annotated[float, PlainSerializer(_short)] = Field(
+        default=2.0, ge=1, le=100, allow_inf_nan=False, description="Each further wait is this many times longer."
     )
-    max_delay_seconds: Delay = Field(60.0, description="No wait is longer.")
+    max_delay_seconds: Delay = Field(default=60.0, description="No wait is longer.")
     jitter: float = Field(
-        0.1, ge=0, le=1, allow_inf_nan=False, description="Share of a wait that is random: 0.1 means ± 10 %."
+        default=0.1, ge=0, le=1, allow_inf_nan=False, description="Share of a wait that is random: 0.1 means ± 10 %."
     )
-    retry_on: ErrorNames = Field((), description="Errors worth another attempt, by class name; empty: all.")
-    never_on: ErrorNames = Field((), description="Errors never tried again; wins over retry_on.")
+    retry_on: ErrorNames = Field(default=(), description="Errors worth another attempt, by class name; empty: all.")
+    never_on: ErrorNames = Field(default=(), description="Errors never tried again; wins over retry_on.")
 
 
 class LimitsDefinition(_Part):
     """Limits of each flow session of the workflow."""
 
     max_concurrent_branches: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        None, description="Branches of one flow session at once; by default the setting MAX_CONCURRENT_BRANCHES."
+        default=None,
+        description="Branches of one flow session at once; by default the setting MAX_CONCURRENT_BRANCHES.",
     )
     branch_timeout_seconds: Seconds | None = Field(
-        None, description="Seconds a branch may run; by default the setting BRANCH_PROCESSING_TIMEOUT_SECS."
+        default=None, description="Seconds a branch may run; by default the setting BRANCH_PROCESSING_TIMEOUT_SECS."
     )
 
 
@@ -139,27 +155,28 @@ class ActionDefinition(_Part):
     inputs: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="Its inputs; strings may hold ${{ expressions }}."
     )
-    needs: Names = Field((), description="Actions that must have ended before this one.")
+    needs: Names = Field(default=(), description="Actions that must have ended before this one.")
     for_each: ForEach = Field(
-        None, description="Run once for each item: an expression that gives a list, a list, or {range: N}."
+        default=None, description="Run once for each item: an expression that gives a list, a list, or {range: N}."
     )
     condition: Annotated[
         Any,
         BeforeValidator(_condition),
         WithJsonSchema({"type": ["string", "boolean"]}),
-    ] = Field(None, alias="if", description="An expression; the action is skipped when it is false.")
+    ] = Field(default=None, alias="if", description="An expression; the action is skipped when it is false.")
     trigger_rule: Annotated[TriggerRule, _word(TriggerRule)] = Field(
-        TriggerRule.ALL_SUCCESS, description="How the actions in `needs` must have ended for this one to run."
+        default=TriggerRule.ALL_SUCCESS, description="How the actions in `needs` must have ended for this one to run."
     )
-    retry: RetryDefinition | None = Field(None, description="Without it an action is tried once.")
-    timeout_seconds: Seconds | None = Field(None, description="Seconds one attempt may take.")
-    queue: Name | None = Field(None, description="The Celery queue whose workers run this action.")
+    retry: RetryDefinition | None = Field(default=None, description="Without it an action is tried once.")
+    timeout_seconds: Seconds | None = Field(default=None, description="Seconds one attempt may take.")
+    queue: Name | None = Field(default=None, description="The Celery queue whose workers run this action.")
     max_concurrent: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        None, description="Most items of this for_each at once."
+        default=None, description="Most items of this for_each at once."
     )
-    continue_on_failure: bool = Field(False, description="Treat a failure as success for what follows.")
+    continue_on_failure: bool = Field(default=False, description="Treat a failure as success for what follows.")
     durability: Annotated[Durability, _word(Durability)] = Field(
-        Durability.NORMAL, description="sync: the result is committed to PostgreSQL before the next action starts."
+        default=Durability.NORMAL,
+        description="sync: the result is committed to PostgreSQL before the next action starts.",
     )
 
 
@@ -167,13 +184,16 @@ class Definition(_Part):
     """A workflow: a named graph of actions. Made by `load_definition` or the builder; immutable."""
 
     name: Name = Field(description="Name of the workflow.")
-    description: str = Field("", max_length=10_000, description="For people.")
-    payload_schema: dict[str, Any] | None = Field(None, description="JSON Schema that every payload must fit.")
-    limits: LimitsDefinition = Field(default_factory=LimitsDefinition, description="Limits of each flow session.")
-    queue: Name | None = Field(None, description=f"Queue of all actions that name none; by default {DEFAULT_QUEUE}.")
-    output: Any = Field(None, description="Result of a run; by default the results of the last actions.")
+    description: str = Field(default="", max_length=10_000, description="For people.")
+    payload_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema that every payload must fit.")
+    limits: LimitsDefinition = Field(default=LimitsDefinition(), description="Limits of each flow session.")
+    queue: Name | None = Field(
+        default=None, description=f"Queue of all actions that name none; by default {DEFAULT_QUEUE}."
+    )
+    output: Any = Field(default=None, description="Result of a run; by default the results of the last actions.")
     dispatch: Literal["counted", "chord"] = Field(
-        "counted", description="How the end of all branches is found: counted in Redis, or a literal Celery chord."
+        default="counted",
+        description="How the end of all branches is found: counted in Redis, or a literal Celery chord.",
     )
     actions: dict[Name, ActionDefinition] = Field(min_length=1, description="The graph, by name of the action.")
 
@@ -184,6 +204,14 @@ class Definition(_Part):
     def to_dict(self) -> dict[str, Any]:
         """The definition as JSON, without what has its default value; `load_definition` reads it back."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def to_yaml(self) -> str:
+        """The definition as YAML; `load_definition` reads it back."""
+        return to_yaml(self.to_dict())
+
+    def to_python(self) -> str:
+        """The definition as a Python module that builds it."""
+        return to_python(self.to_dict())
 
     @property
     def version_id(self) -> str:

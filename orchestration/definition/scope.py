@@ -6,9 +6,8 @@ Pure; called by `expressions.py` and `cel.py`, filled by the engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Final
 
 from orchestration.errors import ExpressionError
@@ -54,42 +53,23 @@ class Path:
 
         Raises: ExpressionError: something on the way is absent; the message says what, and what there is.
         """
-        return self.resolver()(scope)
-
-    def resolver(self) -> Callable[[Scope], object]:
-        """Return the fastest function that does what `resolve` says; worth keeping."""
-        read: Callable[[Scope], object] = attrgetter(self.root)
-        keys = self.keys
-        if not keys:
-            if self.root not in ITEM_ROOTS:
-                return read
-
-            def resolve_root(scope: Scope) -> object:
-                value = read(scope)
-                if value is ABSENT:
-                    raise self._absent_item()
-                return value
-
-            return resolve_root
-
-        def resolve(scope: Scope) -> object:
-            value = read(scope)
-            for position, key in enumerate(keys):
-                try:
-                    # Exact types first: this runs for each item of a for_each.
-                    if type(key) is str:
-                        if type(value) is dict or isinstance(value, Mapping):
-                            value = value[key]
-                            continue
-                    elif isinstance(value, (list, tuple)) and key >= 0:
+        value: object = getattr(scope, self.root)
+        # Exact types first: this runs for each item of a for_each.
+        for position, key in enumerate(self.keys):
+            try:
+                if type(key) is str:
+                    if type(value) is dict or isinstance(value, Mapping):
                         value = value[key]
                         continue
-                except LookupError:
-                    pass
-                raise self._absent(value, position)
-            return value
-
-        return resolve
+                elif type(key) is int and isinstance(value, (list, tuple)):
+                    value = value[key]
+                    continue
+            except LookupError:
+                pass
+            raise self._absent(value, position)
+        if value is ABSENT:
+            raise self._absent_item()
+        return value
 
     def __str__(self) -> str:
         return self._text(len(self.keys))
@@ -148,7 +128,7 @@ def kind_of(value: object) -> str:
 
 
 def _offer(value: Mapping[object, object]) -> str:
-    names = []
+    names: list[str] = []
     for name in value:
         if len(names) == MAX_NAMES_OFFERED:
             names.append("…")

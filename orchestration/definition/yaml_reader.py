@@ -52,6 +52,25 @@ def read_yaml(text: str, file: str = "", places: Places | None = None) -> object
     return _Reader(file, places).read(text)
 
 
+def plain_scalar(text: str) -> object:
+    """What an unquoted scalar is in YAML 1.2 (core schema): null, a boolean, a number or a string.
+
+    Raises: ValueError: a number that JSON can't hold; the message says why.
+    """
+    if text in _NULL:
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    if _INT.match(text) or _OCTAL.match(text) or _HEX.match(text):
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        if len(text) <= _MAX_DIGITS and -(2**63) <= (number := int(text, base)) < 2**63:
+            return number
+        raise ValueError("an integer beyond 64 bits; write it in quotes")
+    if _NOT_FINITE.match(text):
+        raise ValueError(f"{text} is no JSON number")
+    return float(text) if _FLOAT.match(text) else text
+
+
 class _Reader:
     def __init__(self, file: str, places: Places | None) -> None:
         self._file = file
@@ -83,7 +102,7 @@ class _Reader:
         try:
             yield from yaml.parse(text, Loader=_PARSER)
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            mark: Any = getattr(error, "problem_mark", None) or error.context_mark
             message = error.problem or error.context or "not YAML"
             hint = ""
             line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -109,7 +128,7 @@ class _Reader:
             return
         path = self._path(parent)
         if self._places is not None:
-            self._places.values[path] = (event.start_mark.line + 1, event.start_mark.column + 1)
+            self._places.values[path] = _place(event)
         if isinstance(event, yaml.ScalarEvent):
             self._put(parent, self._scalar(event))
             return
@@ -131,7 +150,7 @@ class _Reader:
         parent.seen.add(key)
         parent.key = key
         if self._places is not None:
-            self._places.keys[(*parent.path, key)] = (event.start_mark.line + 1, event.start_mark.column + 1)
+            self._places.keys[(*parent.path, key)] = _place(event)
 
     def _path(self, parent: _Open | None) -> DocumentPath:
         if parent is None or self._places is None:
@@ -154,27 +173,21 @@ class _Reader:
         text: str = event.value
         if event.style:
             return text
-        if text in _NULL:
-            return None
-        if text in _BOOL:
-            return _BOOL[text]
-        if _INT.match(text) or _OCTAL.match(text) or _HEX.match(text):
-            base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-            if len(text) <= _MAX_DIGITS and -(2**63) <= (number := int(text, base)) < 2**63:
-                return number
-            self._problems.append(self._problem(event, "an integer beyond 64 bits; write it in quotes"))
+        try:
+            return plain_scalar(text)
+        except ValueError as error:
+            self._problems.append(self._problem(event, str(error)))
             return 0
-        if _NOT_FINITE.match(text):
-            self._problems.append(self._problem(event, f"{text} is no JSON number"))
-            return 0
-        return float(text) if _FLOAT.match(text) else text
 
     def _problem(self, event: Any, message: str) -> Problem:
-        mark = event.start_mark
-        return Problem(message, "", self._file, mark.line + 1, mark.column + 1)
+        return Problem(message, "", self._file, *_place(event))
 
     def _error(self, event: Any, message: str) -> DefinitionError:
         return DefinitionError([*self._problems, self._problem(event, message)])
+
+
+def _place(event: Any) -> tuple[int, int]:
+    return event.start_mark.line + 1, event.start_mark.column + 1
 
 
 def _first_unprintable(text: str) -> tuple[int, int]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from orchestration.definition.check import ensure_checked
+from orchestration.definition.check import MAX_ACTIONS, ensure_checked
 from orchestration.definition.expressions import Condition, ItemSource, Template
 from orchestration.definition.schema import ActionDefinition, Definition, RetryDefinition
 from orchestration.plan.model import Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
 
 
-def compile_plan(definition: Definition) -> Plan:
+def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> Plan:
     """Compile a definition; 20,000 actions take about a second.
 
     A definition from `load_definition` has been checked already; any other is checked first. The actions it uses must
     have been loaded (`registry.load_actions`).
     Raises: DefinitionError: with all mistakes.
     """
-    ensure_checked(definition)
+    ensure_checked(definition, max_actions)
     successors: dict[str, list[str]] = {name: [] for name in definition.actions}
     for name, action in definition.actions.items():
         for need in action.needs:
