@@ -109,3 +109,145 @@ class JoinCounts:
     @property
     def total(self) -> int:
         return self.succeeded + self.failed + self.skipped + self.upstream_failed
+
+
+class UnitKind(StrEnum):
+    """What a runner can claim."""
+
+    #: A branch; of a `for_each`: its expansion into items.
+    BRANCH = "b"
+    #: A chunk: a range of items of a `for_each`.
+    CHUNK = "c"
+    #: The end of a `for_each` whose items have all settled.
+    FINISH = "f"
+
+
+class Mode(StrEnum):
+    """What a runner asks for when it settles."""
+
+    GO = "go"
+    TICK = "tick"
+    SLICE = "slice"
+    CROWD = "crowd"
+    LEAVE = "leave"
+
+
+class Verdict(StrEnum):
+    """What a runner is told."""
+
+    #: Run the claims.
+    GO = "go"
+    #: Nothing more now; finish what you hold.
+    HOLD = "hold"
+    #: Nothing to claim; the runner has left.
+    STOP = "stop"
+    #: It gave way to another session; the runner has left.
+    YIELD = "yield"
+    #: The session has ended and is to be completed by whoever reads this.
+    ENDED = "ended"
+    #: There is no such session, or this life of the runner is not registered.
+    GONE = "gone"
+    #: Another delivery of the same message is at work.
+    DUPLICATE = "duplicate"
+    #: The runner is not needed any more.
+    REDUNDANT = "redundant"
+    #: The session is open already.
+    EXISTS = "exists"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCounts:
+    """How the items of a `for_each` ended."""
+
+    size: int
+    succeeded: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    skipped: int = 0
+    cancelled: int = 0
+    #: Some results are not in Redis: they are read from PostgreSQL.
+    spilled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A unit that a runner owns. `value` is the fence: what Redis holds for the unit while the claim is good."""
+
+    kind: UnitKind
+    #: Branch, or action of the `for_each`.
+    name: str
+    unit: str
+    value: str
+    #: 1, and one more for each crash it was in.
+    attempt: int
+    #: Retries after failures, of the step it is at.
+    retry: int
+    #: First item and number of items of a chunk.
+    start: int = 0
+    count: int = 1
+    #: When it became ready and when it was claimed, µs since the epoch by Redis.
+    ready_us: int = 0
+    since_us: int = 0
+    #: Of a branch: its direct predecessors; of the end of a `for_each`: its items.
+    joined: JoinCounts = JoinCounts()
+    items: ItemCounts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A runner that must be published."""
+
+    flow_session_id: str
+    runner: str
+    queue: str
+    #: How long a branch of its session may run.
+    branch_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JoinStep:
+    """A branch that counts one more settled predecessor."""
+
+    branch: str
+    predecessors: int
+    queue: str
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What became of a claim. `verb` is done, expand, items, defer or back; the fields it does not use stay empty."""
+
+    claim: Claim
+    verb: str
+    #: Rows for the status channel: a JSON array as bytes, or empty.
+    rows: bytes = b""
+    #: Tasks that ended, by status.
+    counts: dict[str, int] | None = None
+    #: Results to keep, by action, as JSON.
+    results: list[tuple[str, bytes]] | None = None
+    outcome: Outcome = Outcome.SUCCESS
+    #: The session fails by it.
+    fails_session: bool = False
+    successors: tuple[JoinStep, ...] = ()
+    #: expand: number of items, and most of them at once (0: no limit).
+    size: int = 0
+    max_concurrent: int = 0
+    #: items: how many have settled, from the start on, and their results as a JSON array (empty: all null).
+    settled: int = 0
+    item_results: bytes = b""
+    #: defer: how long, and the number of the retry then.
+    delay_us: int = 0
+    retry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The answer to a settlement: what the runner does now."""
+
+    verdict: Verdict
+    claims: tuple[Claim, ...] = ()
+    publications: tuple[Publication, ...] = ()
+    #: Units whose settlement was refused: somebody else owns them.
+    refused: frozenset[str] = frozenset()
+    #: With `ended`: what publishes the completion.
+    signature: str = ""

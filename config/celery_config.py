@@ -1,0 +1,75 @@
+"""Celery's settings, derived from ours. Each line says which fault it prevents; measured with Celery 5.7 on Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.settings import Settings
+
+#: The queue of branches that name no other.
+DEFAULT_QUEUE = "branches"
+
+#: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT: a peer that went silent is noticed after 5 s, not after two hours.
+_KEEPALIVE = {4: 2, 5: 1, 6: 3}
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """The configuration of the application.
+
+    Args: settings: with `redis_url`; `broker_url` may name another broker.
+    """
+    redis_options = {
+        "socket_timeout": 30,  # a frozen server: reconnect
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _KEEPALIVE,
+        "health_check_interval": 10,  # a connection that died while idle: found before it is used
+        "retry_on_timeout": True,
+    }
+    broker = settings.broker_url or settings.redis_url
+    transport = {
+        **redis_options,
+        "visibility_timeout": 7200,  # a message in work must not be delivered again; a lost worker's comes back by its lease
+        "priority_steps": [0],  # one list for each queue: its depth is one LLEN
+    }
+    return {
+        "broker_url": broker,
+        "result_backend": settings.redis_url,
+        "broker_transport_options": transport if not (broker or "").startswith("amqp") else {},
+        "result_backend_transport_options": {},
+        # Delivery
+        "task_acks_late": True,  # a process that dies does not take its message along
+        "task_acks_on_failure_or_timeout": True,  # a failed message is settled, not repeated for ever
+        "task_reject_on_worker_lost": True,  # a killed child: its message comes back at once
+        "worker_prefetch_multiplier": 1,  # a message reserved behind a long one waits although other processes are free
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # a reset connection is no reason to run work twice
+        "broker_connection_retry_on_startup": True,  # a worker that starts before its broker waits for it
+        "broker_connection_max_retries": None,  # an outage of any length is ridden out
+        # Results
+        "task_ignore_result": True,  # runners return nothing; `run_workflow` stores its result
+        "result_expires": 86_400,
+        "result_chord_expires": 2_592_000,  # chords of workflows that take days keep their count
+        "result_backend_always_retry": True,  # a result is not lost to a restart of Redis
+        "result_backend_max_retries": 100,  # ten give up within an outage of 20 s
+        "redis_socket_timeout": 30,
+        "redis_socket_connect_timeout": 5,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 10,
+        "redis_retry_on_timeout": True,
+        # Messages
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],  # a pickle in the broker would run as code
+        "result_accept_content": ["json"],
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_create_missing_queues": True,  # `queue: gpu` needs no declaration
+        # Workers
+        "worker_disable_rate_limits": True,  # Celery's are per worker; ours hold for the fleet
+        "worker_send_task_events": False,  # events cost a third of the message rate
+        "worker_hijack_root_logger": False,  # our logging is configured by config/logs.py
+        "worker_proc_alive_timeout": 30.0,  # a loaded machine may take seconds to start a process
+        "worker_soft_shutdown_timeout": 30.0,  # a cold shutdown lets branches end first
+        "worker_max_tasks_per_child": None,
+        "timezone": "UTC",
+        "enable_utc": True,
+    }

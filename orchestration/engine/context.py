@@ -1,0 +1,210 @@
+"""ProcessingContext: all that a process knows of one flow session while it works on it.
+
+Results are read from Redis when an expression first asks for them and then kept: a settled task never changes. Threads may
+share a context: what it keeps is only ever added to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+from opentelemetry import trace
+
+from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
+from orchestration.errors import ExpressionError, WorkflowExecutionError
+from orchestration.definition.expressions import Scope
+from orchestration.plan import Plan, PlannedAction
+from orchestration.state.live import PAYLOAD_FIELD, LiveState
+from orchestration.store import results as stored_results
+from orchestration.vocabulary import Claim
+
+if TYPE_CHECKING:
+    from orchestration.engine.versions import Version
+    from config.settings import Settings
+    from orchestration.store.pool import Database
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where state lives: Redis for what is live, PostgreSQL for the record."""
+
+    live: LiveState
+    database: Database
+
+
+@dataclass(slots=True)
+class MetricsRecorder:
+    """What this process did for the session since it took it up."""
+
+    branches: int = 0
+    tasks: int = 0
+    busy_ns: int = 0
+
+    def record_task(self, duration_ns: int) -> None:
+        """Count one task that took `duration_ns`."""
+        self.tasks += 1
+        self.busy_ns += duration_ns
+
+
+@dataclass(frozen=True, slots=True)
+class BranchSemaphore:
+    """The session's permits: at most `limit` of its branches run at once, over the whole fleet.
+
+    Permits are taken and given back by the scripts, together with the branches they are for.
+    """
+
+    limit: int
+    flow_session_id: str
+    live: LiveState
+
+    @property
+    def in_use(self) -> int:
+        """Permits in use at this moment."""
+        return self.live.permits_in_use(self.flow_session_id)
+
+
+class _Tasks(Mapping[str, object]):
+    """`tasks` in expressions: only what is asked for is read."""
+
+    def __init__(self, context: ProcessingContext) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> TaskView:
+        return self._context.task(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context.plan.actions)
+
+    def __len__(self) -> int:
+        return len(self._context.plan.actions)
+
+
+@dataclass(slots=True)
+class ProcessingContext:
+    """One flow session as this process sees it."""
+
+    flow_session_id: str
+    plan: Plan
+    #: ISO date: the session's partition in PostgreSQL.
+    day: str
+    payload: object
+    worker: str
+    settings: Settings
+    stores: Stores
+    #: Actions whose results anybody reads; those of others are not kept in Redis.
+    reads: frozenset[str]
+    #: Claims that this process holds, by unit.
+    active_branches: dict[str, Claim] = field(default_factory=dict)
+    metrics_recorder: MetricsRecorder = field(default_factory=MetricsRecorder)
+    #: Makes spans; without an OpenTelemetry SDK they cost next to nothing.
+    span_factory: trace.Tracer = field(default_factory=lambda: trace.get_tracer("orchestration"))
+    session: Mapping[str, object] = field(default_factory=dict)
+    _views: dict[str, TaskView] = field(default_factory=dict)
+    _items: dict[str, Sequence[object]] = field(default_factory=dict)
+
+    @property
+    def branch_semaphore(self) -> BranchSemaphore:
+        """The session's own permits."""
+        return BranchSemaphore(self.limit, self.flow_session_id, self.stores.live)
+
+    @property
+    def limit(self) -> int:
+        """Most branches of this session at once."""
+        return self.plan.limits.max_concurrent_branches or self.settings.max_concurrent_branches
+
+    @property
+    def branch_timeout_seconds(self) -> float:
+        """How long a branch may run."""
+        return self.plan.limits.branch_timeout_seconds or self.settings.branch_processing_timeout_secs
+
+    def scope(self) -> Scope:
+        """What expressions see, without an item."""
+        return Scope(payload=self.payload, tasks=_Tasks(self), session=self.session)
+
+    def task(self, name: str) -> TaskView:
+        """A settled task of this session.
+
+        Raises: ExpressionError: it has not settled.
+        """
+        view = self._views.get(name)
+        if view is None:
+            raw = self.stores.live.results(self.flow_session_id, [name])[0]
+            if raw is None:
+                raise ExpressionError(f"tasks.{name} has no result yet")
+            view = self._views[name] = self._view(name, raw)
+        return view
+
+    def remember(self, name: str, view: TaskView) -> None:
+        """Keep a task that settled here, so that it need not be read back."""
+        self._views[name] = view
+
+    def settled_steps(self, actions: Sequence[PlannedAction]) -> dict[str, TaskView]:
+        """Which of a branch's actions have a checkpoint: what a former attempt got done."""
+        kept = self.stores.live.results(self.flow_session_id, [action.name for action in actions])
+        found = {action.name: self._view(action.name, raw) for action, raw in zip(actions, kept, strict=True) if raw}
+        self._views.update(found)
+        return found
+
+    def items(self, action: PlannedAction) -> Sequence[object]:
+        """The items of a `for_each`, evaluated once in this process.
+
+        Raises: ExpressionError: see `ItemSource.resolve`.
+        """
+        items = self._items.get(action.name)
+        if items is None:
+            assert action.items is not None
+            items = self._items[action.name] = action.items.resolve(self.scope())
+        return items
+
+    def _view(self, name: str, raw: bytes) -> TaskView:
+        kind, text = raw[:1], raw[1:]
+        if kind == b"+":
+            return success_view(orjson.loads(text))
+        if kind == b"@":
+            return success_view(orjson.loads(self._stored_result(name)))
+        ended = orjson.loads(text)
+        if kind == b"*":
+            counts = ended["counts"]
+            return ItemsView(ended["status"], counts, lambda: self._item_results(name, counts["total"]))
+        return ended_view(ended["status"], ended["error"])
+
+    def _item_results(self, action: str, size: int) -> list[object]:
+        """Results of all items in order; null where an item did not succeed."""
+        live = self.stores.live
+        if live.items_spilled(self.flow_session_id, action):
+            return stored_results.item_results(self.stores.database, self.flow_session_id, self.day, action, size)
+        values: list[object] = [None] * size
+        for start, text in live.item_results(self.flow_session_id, action).items():
+            chunk = orjson.loads(text)
+            values[start : start + len(chunk)] = chunk
+        return values
+
+
+def load_context(
+    flow_session_id: str, version: Version, day: str, worker: str, settings: Settings, stores: Stores
+) -> ProcessingContext:
+    """The context of an open session, with its payload from Redis.
+
+    Raises: WorkflowExecutionError: the session has no live state.
+    """
+    raw = stores.live.results(flow_session_id, [PAYLOAD_FIELD])[0]
+    if raw is None:
+        raise WorkflowExecutionError(f"flow session {flow_session_id} has no live state")
+    return make_context(flow_session_id, version, day, orjson.loads(raw), worker, settings, stores)
+
+
+def make_context(
+    flow_session_id: str, version: Version, day: str, payload: object, worker: str, settings: Settings, stores: Stores
+) -> ProcessingContext:
+    """The context of a session whose payload is known."""
+    plan = version.plan
+    session = {"id": flow_session_id, "workflow": plan.workflow, "version_id": plan.version_id}
+    return ProcessingContext(
+        flow_session_id, plan, day, payload, worker, settings, stores, version.reads, session=session
+    )

@@ -1,0 +1,71 @@
+"""The end of a flow session: its status, its output, committed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from orchestration.engine.context import ProcessingContext
+from orchestration.engine.invoke import describe_error
+from orchestration.engine.results import encode_result
+from orchestration.errors import ActionError, ExpressionError
+from orchestration.store import sessions
+from orchestration.vocabulary import RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What `run_workflow` gives: the fields are an interface."""
+
+    flow_session_id: str
+    workflow: str
+    version: int
+    status: str
+    output: object
+    counts: Mapping[str, int]
+    duration_seconds: float
+
+    @classmethod
+    def of_row(cls, row: sessions.SessionRow) -> RunResult:
+        """The result as it was recorded."""
+        return cls(
+            row.flow_session_id, row.workflow, row.version, row.status.value,
+            None if row.output is None else orjson.loads(row.output), row.counts,
+            round(row.duration_seconds or 0.0, 6),
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, object]:
+        """The result as JSON, with its stable field names."""
+        return {
+            "flow_session_id": self.flow_session_id, "workflow": self.workflow, "version": self.version,
+            "status": self.status, "output": self.output, "counts": dict(self.counts),
+            "duration_seconds": self.duration_seconds,
+        }  # fmt: skip
+
+
+def end_session(
+    context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int], *, failed: bool
+) -> RunResult:
+    """Commit the end of a session; of several callers one wins, and all get what it wrote."""
+    output, error = None, None
+    try:
+        output = encode_result(_output(context), most_bytes=context.settings.max_stored_result_bytes)
+    except (ExpressionError, ActionError) as wrong:
+        if not failed:
+            failed, error = True, orjson.dumps({**describe_error(wrong, 1), "field": "output"})
+    status = RunStatus.FAILED if failed else RunStatus.SUCCEEDED
+    _, written = sessions.finish_session(
+        context.stores.database, context.flow_session_id, row.session_day, status, output, error, counts,
+    )  # fmt: skip
+    return RunResult.of_row(written)
+
+
+def _output(context: ProcessingContext) -> object:
+    """The definition's `output`; without one, the results of the leaves that succeeded and are not a `for_each`."""
+    plan = context.plan
+    if plan.output is not None:
+        return plan.output.render(context.scope())
+    views = {leaf.name: context.task(leaf.name) for leaf in plan.leaves if leaf.items is None}
+    return {name: view["result"] for name, view in views.items() if view["status"] == "succeeded"}

@@ -1,0 +1,248 @@
+"""EnhancedParallelProcessor: starts a flow session, runs its branches, completes it.
+
+What if it dies here: before the row is inserted, nothing was accepted. In the first branch, the message comes again and
+finds the row and the checkpoints. Once the session is open, Redis has all that is needed to go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from orchestration.engine.branch import BranchEnd, EnhancedBranchProcessor, join_steps
+from orchestration.engine.context import ProcessingContext, Stores, load_context, make_context
+from orchestration.engine.finish import RunResult, end_session
+from orchestration.engine.invoke import TimeLimit
+from orchestration.engine.runner import Links, RunnerLoop
+from orchestration.engine.versions import Version, VersionCache
+from orchestration.errors import PayloadError, WorkflowExecutionError
+from orchestration.plan import Branch
+from orchestration.state.live import NewSession, Runner
+from orchestration.state.rows import encode_rows
+from orchestration.store import sessions
+from orchestration.vocabulary import Claim, Settlement, Verdict
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+_log = logging.getLogger(__name__)
+#: Contexts kept in a process: a runner that comes back to a session finds what it has read before.
+KEPT_CONTEXTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One call of `run_workflow`."""
+
+    flow_session_id: str
+    workflow: str | Mapping[str, object]
+    payload: object
+    #: The queue whose process runs this call.
+    queue: str
+    priority: int = 0
+    celery_task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A session that needs Redis: it is opened as soon as its completion can be parked."""
+
+    request: RunRequest
+    version: Version
+    row: sessions.SessionRow
+    context: ProcessingContext
+    runner: Runner
+    #: The first branch, where it ran in this process, and how it ended.
+    first: Branch | None = None
+    end: BranchEnd | None = None
+    #: It is open already: the message came again.
+    is_open: bool = False
+
+
+@dataclass(slots=True)
+class EnhancedParallelProcessor:
+    """The engine of one process."""
+
+    settings: Settings
+    stores: Stores
+    versions: VersionCache
+    links: Links
+    limit: TimeLimit
+    #: Who this worker is: its node name and a nonce for its life.
+    worker: str
+    _contexts: OrderedDict[str, ProcessingContext] = field(default_factory=OrderedDict)
+
+    def process_workflow_parallel(self, request: RunRequest) -> RunResult | Fork:
+        """Start a flow session.
+
+        Returns: the result, when all of it could run here, one action after another; else a Fork for `open_fork`.
+        Raises: UnknownWorkflow, DefinitionError, PayloadError: nothing was recorded. ServiceUnreachable.
+        """
+        version = self.versions.find(request.workflow)
+        payload = {} if request.payload is None else request.payload
+        body = payload_text(payload, self.settings.max_payload_bytes)
+        version.check_payload(payload)
+        row = sessions.insert_session(
+            self.stores.database, request.flow_session_id, workflow=version.workflow, version_id=version.version_id,
+            version=version.number, payload=body, priority=request.priority, celery_task_id=request.celery_task_id,
+        )  # fmt: skip
+        if row.status.is_final:
+            return RunResult.of_row(row)
+        day = row.session_day.isoformat()
+        context = make_context(
+            request.flow_session_id, version, day, payload, self.worker, self.settings, self.stores
+        )
+        runner = self._runner(request.flow_session_id, f"{request.flow_session_id}.0", request.queue)
+        plan = version.plan
+        fork = Fork(request, version, row, context, runner)
+        if not row.created and self.stores.live.is_open(request.flow_session_id):
+            return Fork(request, version, row, context, runner, is_open=True)
+        if len(plan.roots) != 1 or self.settings.max_concurrent_branches_global:
+            return fork
+        first = plan.branches[plan.roots[0]]
+        if first.is_for_each or first.queue != request.queue:
+            return fork
+        processor = EnhancedBranchProcessor(context, runner, self.limit)
+        with context.span_factory.start_as_current_span("workflow_execution"):
+            end = processor.run_branch(first, None, 1 if row.created else 2, 0)
+        if end.retry_after_ms is None and len(plan.branches) == 1:
+            self.stores.live.record_rows(
+                request.flow_session_id, day, self.worker, encode_rows(end.rows), forget=len(first.actions) > 1
+            )
+            return end_session(context, row, end.counts, failed=end.fails_session)
+        return Fork(request, version, row, context, runner, first, end)
+
+    def open_fork(self, fork: Fork, signature: str) -> Verdict:
+        """Open the session with its completion parked, and go on as its first runner until there is no more to do here.
+
+        Returns: why this runner left; its session goes on without it, or has ended.
+        """
+        context, live = fork.context, self.stores.live
+        plan, end = fork.version.plan, fork.end
+        lease_us = int(self.settings.lease_seconds * 1e6)
+        if not fork.is_open:
+            waits = end is not None and end.retry_after_ms is not None
+            ready = [plan.branches[name] for name in plan.roots] if end is None or waits else []
+            new = NewSession(
+                workflow=fork.version.workflow, version_id=fork.version.version_id, day=context.day, limit=context.limit,
+                branch_timeout_seconds=context.branch_timeout_seconds, signature=signature,
+                open_branches=len(plan.branches) - (0 if ready else 1), priority=fork.request.priority,
+                queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
+                rows=b"" if end is None or waits else encode_rows(end.rows),
+                counts=end.counts if end and not waits else {}, results=end.results if end and not waits else (),
+                ready=[(branch.name, branch.queue) for branch in ready],
+                joins=join_steps(fork.first) if fork.first and not ready else (),
+                **({"outcome": end.outcome} if end else {}),
+            )  # fmt: skip
+            live.put_payload(fork.request.flow_session_id, orjson.dumps(context.payload))
+            verdict, publications = live.open_session(fork.runner, new, lease_us)
+            self.links.publish_runners(publications)
+            if verdict is Verdict.GO:
+                return self._run_open(context, fork.runner, end if waits else None)
+        started = live.start_runner(fork.runner, lease_us)
+        if started.verdict is Verdict.ENDED:
+            self.links.publish_completion(fork.request.flow_session_id, started.signature)
+        return self._run_open(context, fork.runner) if started.verdict is Verdict.GO else started.verdict
+
+    def process_branches_parallel(self, flow_session_id: str, runner: str, queue: str) -> Verdict:
+        """Run branches of an open session as one of its runners, until there is no more to do here.
+
+        Returns: why this runner left.
+        """
+        registered = self._runner(flow_session_id, runner, queue)
+        started = self.stores.live.start_runner(registered, int(self.settings.lease_seconds * 1e6))
+        if started.verdict is Verdict.ENDED:
+            self.links.publish_completion(flow_session_id, started.signature)
+        if started.verdict is not Verdict.GO:
+            return started.verdict
+        context = self._context(flow_session_id, started.version_id, started.day)
+        return self._run_open(context, registered)
+
+    def spawn_branch_processor(self, context: ProcessingContext, runner: Runner) -> EnhancedBranchProcessor:
+        """What runs claims of this session for this runner."""
+        return EnhancedBranchProcessor(context, runner, self.limit)
+
+    def complete_workflow(self, flow_session_id: str) -> RunResult:
+        """Record the end of a session whose branches have all settled, once, and remove its live state.
+
+        Returns: the result; of a session that was completed before, what was recorded then.
+        Raises: UnknownRun; WorkflowExecutionError: the session has not ended.
+        """
+        row = sessions.load_session(self.stores.database, flow_session_id)
+        if row is None:
+            raise WorkflowExecutionError(f"flow session {flow_session_id} is not in PostgreSQL")
+        if row.status.is_final:
+            self.links.publish_runners(self.stores.live.close_session(flow_session_id))
+            return RunResult.of_row(row)
+        ended = self.stores.live.session_counts(flow_session_id)
+        if ended is None:
+            raise WorkflowExecutionError(f"flow session {flow_session_id} has no live state")
+        counts, failed = ended
+        context = self._context(flow_session_id, row.version_id, row.session_day.isoformat())
+        result = end_session(context, row, counts, failed=failed > 0)
+        self.links.publish_runners(self.stores.live.close_session(flow_session_id))
+        self._contexts.pop(flow_session_id, None)
+        return result
+
+    def _run_open(self, context: ProcessingContext, runner: Runner, waits: BranchEnd | None = None) -> Verdict:
+        loop = RunnerLoop(context, runner, self.spawn_branch_processor(context, runner), self.links)
+        settlements: list[Settlement] = []
+        if waits is not None:
+            # the first branch was begun before the session was open: it is claimed only to be put aside
+            claims: tuple[Claim, ...] = loop.settle([]).claims
+            settlements = [
+                Settlement(claim, "defer", rows=encode_rows(waits.rows), delay_us=(waits.retry_after_ms or 0) * 1000, retry=waits.retry)
+                for claim in claims
+            ]
+            if not settlements:
+                return Verdict.STOP
+        with context.span_factory.start_as_current_span("workflow_execution"):
+            verdict = loop.run(settlements)
+        recorder = context.metrics_recorder
+        _log.debug(
+            "[PARALLELIZER] runner %s left (%s) after %d branches, %d tasks, %.3f s busy",
+            runner.runner, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
+        )  # fmt: skip
+        return verdict
+
+    def _context(self, flow_session_id: str, version_id: str, day: str) -> ProcessingContext:
+        context = self._contexts.get(flow_session_id)
+        if context is None:
+            context = load_context(
+                flow_session_id, self.versions.load(version_id), day, self.worker, self.settings, self.stores
+            )
+            self._contexts[flow_session_id] = context
+            while len(self._contexts) > KEPT_CONTEXTS:
+                self._contexts.popitem(last=False)
+        return context
+
+    def _runner(self, flow_session_id: str, runner: str, queue: str) -> Runner:
+        return Runner(flow_session_id, runner, f"{self.worker}/{uuid.uuid4().hex[:12]}", queue, self.worker)
+
+
+def process_workflow(
+    processor: EnhancedParallelProcessor, workflow: str | Mapping[str, object], payload: object = None, **options: Any
+) -> RunResult | Fork:
+    """Start a flow session with an id of its own; see `EnhancedParallelProcessor.process_workflow_parallel`."""
+    request = RunRequest(str(uuid.uuid4()), workflow, payload, **{"queue": "branches", **options})
+    return processor.process_workflow_parallel(request)
+
+
+def payload_text(payload: object, most_bytes: int) -> bytes:
+    """The payload as JSON.
+
+    Raises: PayloadError: it is not JSON, or larger than `most_bytes`.
+    """
+    try:
+        text = orjson.dumps(payload)
+    except orjson.JSONEncodeError as error:
+        raise PayloadError(f"the payload is not JSON: {error}") from None
+    if len(text) > most_bytes:
+        raise PayloadError(f"the payload has {len(text)} bytes as JSON, more than MAX_PAYLOAD_BYTES={most_bytes}")
+    return text

@@ -1,0 +1,145 @@
+"""The definition cache of a process: compiled workflow versions by id.
+
+A version is immutable, so what is cached is never wrong; names are looked up in PostgreSQL each time, so a newly
+published version is used at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import jsonschema_rs
+import orjson
+
+from orchestration.definition import load_definition
+from orchestration.errors import DefinitionError, PayloadError, Problem, UnknownWorkflow
+from orchestration.plan import Plan, compile_plan
+from orchestration.registry import load_actions
+from orchestration.store import workflows
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from orchestration.store.pool import Database
+
+#: Compiled versions kept in a process.
+KEPT = 256
+_NAMED = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(@(?P<number>[0-9]+))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A workflow version, compiled."""
+
+    workflow: str
+    #: Number within the workflow's name, from 1.
+    number: int
+    plan: Plan
+    #: Actions whose results some expression reads, or the end of the session.
+    reads: frozenset[str]
+    validator: Any
+
+    @property
+    def version_id(self) -> str:
+        return self.plan.version_id
+
+    def check_payload(self, payload: object) -> None:
+        """Raise PayloadError, naming every field that is wrong, unless the payload fits the schema."""
+        if self.validator is None:
+            return
+        wrong = [
+            f"payload{''.join(f'.{part}' if isinstance(part, str) else f'[{part}]' for part in error.instance_path)}: {error.message}"
+            for error in self.validator.iter_errors(payload)
+        ]
+        if wrong:
+            raise PayloadError(f"the payload does not fit workflow {self.workflow}: " + "; ".join(sorted(wrong)[:20]))
+
+
+class VersionCache:
+    """Finds and compiles workflow versions for one process."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._by_id: OrderedDict[str, Version] = OrderedDict()
+        self._by_content: dict[bytes, str] = {}
+        self._lock = Lock()
+
+    def find(self, workflow: str | Mapping[str, object]) -> Version:
+        """The version for a published name, `name@number`, or a whole definition.
+
+        A definition that is not known yet is stored (unpublished), so that every worker can load it.
+        Raises: UnknownWorkflow; DefinitionError: with all mistakes; ServiceUnreachable.
+        """
+        if isinstance(workflow, str):
+            match = _NAMED.match(workflow)
+            if match is None:
+                raise UnknownWorkflow(f"{workflow!r} is no name of a workflow; expected name or name@version")
+            number = int(match["number"]) if match["number"] else None
+            row = workflows.find_version(self._database, match["name"], number)
+            return self.load(row.version_id)
+        if not isinstance(workflow, Mapping):
+            raise DefinitionError([Problem(f"a workflow is a name or a definition, not {type(workflow).__name__}")])
+        content = hashlib.sha256(orjson.dumps(workflow, option=orjson.OPT_SORT_KEYS)).digest()
+        known = self._by_content.get(content)
+        if known is not None:
+            return self.load(known)
+        self._load_actions()
+        definition = load_definition(dict(workflow), max_actions=self._settings.max_actions)
+        plan = compile_plan(definition)
+        workflows.register_version(self._database, definition.name, plan.version_id, definition.to_dict(), publish=False)
+        if len(self._by_content) > KEPT:
+            self._by_content.clear()
+        self._by_content[content] = plan.version_id
+        return self.load(plan.version_id)
+
+    def load(self, version_id: str) -> Version:
+        """The version with this id, compiled; from PostgreSQL the first time.
+
+        Raises: UnknownWorkflow: PostgreSQL has no such version. DefinitionError: an action of it is not known here.
+        """
+        with self._lock:
+            version = self._by_id.get(version_id)
+            if version is not None:
+                self._by_id.move_to_end(version_id)
+                return version
+        loaded = workflows.load_version(self._database, version_id)
+        self._load_actions()
+        plan = compile_plan(load_definition(loaded.definition, max_actions=self._settings.max_actions))
+        validator = None
+        if plan.payload_schema is not None:
+            validator = jsonschema_rs.validator_for(dict(plan.payload_schema), retriever=_no_retrieval)
+        version = Version(loaded.workflow, loaded.number, plan, reads_of(plan), validator)
+        with self._lock:
+            self._by_id[version_id] = version
+            while len(self._by_id) > KEPT:
+                self._by_id.popitem(last=False)
+        return version
+
+    def _load_actions(self) -> None:
+        load_actions(self._settings.action_modules)
+
+
+def reads_of(plan: Plan) -> frozenset[str]:
+    """Actions whose results are read: by an expression, or, without `output`, as the session's own."""
+    names: set[str] = set()
+    for action in plan.actions.values():
+        names |= action.inputs.references
+        if action.condition is not None:
+            names |= action.condition.references
+        if action.items is not None:
+            names |= action.items.references
+    if plan.output is not None:
+        names |= plan.output.references
+    else:
+        names |= {leaf.name for leaf in plan.leaves if leaf.items is None}
+    return frozenset(names)
+
+
+def _no_retrieval(uri: str) -> None:
+    raise ValueError(f"payload_schema refers to {uri}, outside itself")

@@ -1,0 +1,49 @@
+"""The Redis client of a process: one for each URL, made after the fork, patient with a server that restarts."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from orchestration.errors import ServiceUnreachable
+
+_clients: dict[tuple[str, int], redis.Redis] = {}
+
+#: Every call is idempotent, so a lost reply is no reason to give up: about 20 s in all.
+_RETRIES, _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 14, 0.05, 2.0
+
+
+def connect(url: str) -> redis.Redis:
+    """The client for `url` in this process; made at the first call."""
+    key = (url, os.getpid())
+    client = _clients.get(key)
+    if client is None:
+        retry = Retry(ExponentialWithJitterBackoff(base=_FIRST_WAIT_SECONDS, cap=_LONGEST_WAIT_SECONDS), _RETRIES)
+        client = _clients[key] = redis.Redis.from_url(
+            url, socket_timeout=10, socket_connect_timeout=5, socket_keepalive=True, health_check_interval=30,
+            retry=retry,
+            retry_on_error=[redis.exceptions.ConnectionError, redis.exceptions.TimeoutError,
+                            redis.exceptions.BusyLoadingError],
+        )  # fmt: skip
+    return client
+
+
+def check(url: str) -> None:
+    """Return when Redis answers.
+
+    Raises: ServiceUnreachable: it does not; the message says where and what to do.
+    """
+    try:
+        redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, retry=Retry(None, 0)).ping()  # type: ignore[arg-type]
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise ServiceUnreachable(f"Redis at {place(url)} does not answer ({error}); start it or correct REDIS_URL") from None
+
+
+def place(url: str) -> str:
+    """Host and port of a URL, or its path: what may be shown, without the password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path

@@ -1,0 +1,91 @@
+"""Every key of the live state: its name, its type, what it holds.
+
+All names start with `pz:{<namespace>}:`. The braces are a hash tag: on a cluster one namespace is one slot, so a script
+may touch any key of it. The names are spelled here only: the scripts get their key functions generated from `KEYS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A kind of key: `template` has a `%s` for each parameter."""
+
+    template: str
+    type: str
+    holds: str
+
+    @property
+    def parameters(self) -> int:
+        return self.template.count("%s")
+
+
+KEYS: Final[dict[str, Key]] = {
+    # One flow session
+    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, vtime, open, failed, "
+                   "age, signature, n:<status> tasks ended (items when their for_each has ended), pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
+    "own": Key("session:%s:own", "hash", "claimed unit → life|attempt|count|retry|ready µs|since µs; its length is the permits in use"),
+    "joins": Key("session:%s:joins", "hash", "branch → predecessors settled; branch:F, :K, :U → of these not succeeded"),
+    "results": Key("session:%s:results", "hash", "action → result as JSON; @payload → payload"),
+    "ready": Key("session:%s:ready:%s", "zset", "units that may run on a queue, by the µs they became ready"),
+    "items": Key("session:%s:items:%s", "hash", "a for_each: queue, size, cursor, settled, running, max, back, at, bytes, spilled, n:<status>"),
+    "returned": Key("session:%s:returned:%s", "zset", "a for_each: chunks that were claimed and came back, by the µs they became ready"),
+    "bits": Key("session:%s:bits:%s", "bitmap", "a for_each: one bit for each settled item"),
+    "item_results": Key("session:%s:itemresults:%s", "hash", "a for_each: first item of a settled chunk → JSON array of results"),
+    "runners": Key("session:%s:runners", "hash", "runner → life|permits held (life empty: published); runner:call → number and reply of its last call"),
+    "deferred": Key("session:%s:deferred", "zset", "units waiting for a time → due µs"),
+    # A runner that has left
+    "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
+    # The fleet
+    "permits_global": Key("permits:global", "zset", "permits of all sessions → µs taken"),
+    "permits_workflow": Key("permits:workflow:%s", "zset", "permits of all sessions of a workflow → µs taken"),
+    "limits": Key("limits", "hash", "global and workflow:<name> → most branches at once; absent or 0: no limit"),
+    "blocked_global": Key("blocked:global", "zset", "queue|session that found the global limit reached, by virtual time"),
+    "blocked_workflow": Key("blocked:workflow:%s", "zset", "queue|session that found the workflow's limit reached, by virtual time"),
+    "slots": Key("slots:%s", "hash", "worker → its slots on this queue"),
+    "slots_total": Key("slots:%s:total", "string", "sum of the slots of the queue"),
+    "workers": Key("workers", "zset", "worker → lease expiry in µs"),
+    "worker_runners": Key("worker:%s:runners", "set", "queue|runner running in this worker"),
+    "worker_queues": Key("worker:%s:queues", "set", "queues that this worker serves"),
+    "queues": Key("queues", "set", "queues that have, or had, slots or waiting sessions"),
+    "inflight": Key("inflight:%s", "zset", "runners of a queue, published or running → lease expiry in µs"),
+    "waiting": Key("waiting:%s", "zset", "sessions with ready units and too few runners on the queue, by virtual time"),
+    "clock": Key("clock", "string", "virtual time of the fleet in µs; only rises"),
+    "crowded": Key("crowded:%s", "string", "held for 40 ms by the runner that gave way to the broker's queue"),
+    "delayed": Key("delayed", "zset", "sessions with deferred units → earliest due µs"),
+    "sessions_open": Key("sessions:open", "zset", "sessions with live state → µs opened"),
+    "status": Key("status", "stream", "status updates on their way to PostgreSQL"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpace:
+    """The keys of one namespace."""
+
+    namespace: str
+
+    @property
+    def prefix(self) -> str:
+        return f"pz:{{{self.namespace}}}:"
+
+    def key(self, kind: str, *parameters: str) -> str:
+        """The name of a key; `kind` is a name in `KEYS`, `parameters` fill its template."""
+        return self.prefix + KEYS[kind].template % parameters
+
+
+def lua_key_functions() -> str:
+    """Lua source of one local function `<kind>_key(…)` for each kind of key; it expects `prefix`."""
+    lines = []
+    for name, key in KEYS.items():
+        names = [f"p{index}" for index in range(key.parameters)]
+        parts = key.template.split("%s")
+        pieces = [f"'{parts[0]}'"] if parts[0] else []
+        for parameter, part in zip(names, parts[1:], strict=True):
+            pieces.append(parameter)
+            if part:
+                pieces.append(f"'{part}'")
+        lines.append(f"local function {name}_key({', '.join(names)}) return prefix .. {' .. '.join(pieces)} end")
+    return "\n".join(lines)

@@ -1,0 +1,410 @@
+"""LiveState: one method per script, typed replies. The engine's only way to Redis.
+
+What must never happen here: a decision. Scripts make transitions, the engine decides, this module translates.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import redis
+
+from orchestration.state.client import connect
+from orchestration.state.keys import KeySpace
+from orchestration.state.scripts import Argument, load_script
+from orchestration.vocabulary import (
+    Claim,
+    ItemCounts,
+    JoinCounts,
+    JoinStep,
+    Mode,
+    Next,
+    Outcome,
+    Publication,
+    Settlement,
+    UnitKind,
+    Verdict,
+)
+
+PAYLOAD_FIELD = "@payload"
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Who runs: a runner of a session on a queue, in one delivery of its message."""
+
+    flow_session_id: str
+    runner: str
+    #: `<worker>/<nonce>`: a second delivery of the message has another.
+    life: str
+    queue: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What `open_session` needs."""
+
+    workflow: str
+    version_id: str
+    #: ISO date: the session's partition in PostgreSQL.
+    day: str
+    limit: int
+    branch_timeout_seconds: float
+    open_branches: int
+    signature: str
+    #: All queues of the plan.
+    queues: Sequence[str]
+    weight: float = 1.0
+    priority: int = 0
+    rows: bytes = b""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    results: Sequence[tuple[str, bytes]] = ()
+    #: (branch, queue) of branches without predecessors.
+    ready: Sequence[tuple[str, str]] = ()
+    #: Branches that count the branch which ran before the session was opened, with its outcome.
+    joins: Sequence[JoinStep] = ()
+    outcome: Outcome = Outcome.SUCCESS
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to `start_runner`."""
+
+    verdict: Verdict
+    version_id: str = ""
+    day: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveClaim:
+    """A claim as an onlooker sees it."""
+
+    token: str
+    runner: str
+    worker: str
+    attempt: int
+    count: int
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemProgress:
+    """How far a `for_each` is; `counts` by task status."""
+
+    size: int
+    started: int
+    settled: int
+    failed: int
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSnapshot:
+    """A session's live state at about one moment."""
+
+    #: running, suspended (only waits for a time) or ended.
+    status: str
+    limit: int
+    in_use: int
+    claims: tuple[LiveClaim, ...]
+    ready: int
+    deferred: int
+    open_branches: int
+    counts: Mapping[str, int]
+    items: Mapping[str, ItemProgress]
+
+
+class LiveState:
+    """Live state of one namespace, for one process."""
+
+    def __init__(self, redis_url: str, namespace: str) -> None:
+        self._url = redis_url
+        self.space = KeySpace(namespace)
+        self._client: redis.Redis | None = None
+        self._pid = 0
+        self._settle = load_script("settle_branch")
+
+    @property
+    def client(self) -> redis.Redis:
+        """The client of this process; a forked child gets its own."""
+        if self._client is None or self._pid != os.getpid():
+            self._client, self._pid = connect(self._url), os.getpid()
+        return self._client
+
+    # Sessions
+
+    def put_payload(self, flow_session_id: str, payload: bytes) -> None:
+        """Keep the payload (JSON) beside the results, for the runners."""
+        self.client.hset(self.space.key("results", flow_session_id), PAYLOAD_FIELD, payload)
+
+    def open_session(self, runner: Runner, new: NewSession, lease_us: int) -> tuple[Verdict, tuple[Publication, ...]]:
+        """Open a session with the caller as its first runner.
+
+        Returns: GO, or EXISTS when it is open already (nothing was changed), and runners to publish.
+        """
+        rest: list[Argument] = []
+        for status, number in new.counts.items():
+            rest += (status, number)
+        for action, result in new.results:
+            rest += (action, result)
+        for branch, queue in new.ready:
+            rest += (branch, queue)
+        for join in new.joins:
+            rest += (join.branch, join.predecessors, join.queue, new.outcome.value)
+        reply = load_script("open_session")(
+            self.client, self.space, rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
+            worker=runner.worker, lease=lease_us, workflow=new.workflow, version=new.version_id, day=new.day,
+            limit=new.limit, timeout=new.branch_timeout_seconds, weight=new.weight, priority=new.priority, open=new.open_branches, signature=new.signature, queues=",".join(new.queues),
+            rows=new.rows, nc=len(new.counts), nr=len(new.results), nready=len(new.ready), njoins=len(new.joins),
+        )  # fmt: skip
+        return Verdict(reply[0].decode()), _publications(reply[1])
+
+    def close_session(self, flow_session_id: str) -> tuple[Publication, ...]:
+        """Remove the session's live state; returns runners of other sessions to publish."""
+        return _publications(load_script("close_session")(self.client, self.space, session=flow_session_id))
+
+    # Runners
+
+    def start_runner(self, runner: Runner, lease_us: int) -> Started:
+        """Register a runner that begins. GO, or why it must not: ENDED (with the signature), GONE, DUPLICATE, REDUNDANT."""
+        reply = load_script("start_runner")(
+            self.client, self.space, session=runner.flow_session_id, runner=runner.runner, life=runner.life,
+            queue=runner.queue, worker=runner.worker, lease=lease_us,
+        )  # fmt: skip
+        verdict, version, day, signature = (part.decode() for part in reply)
+        return Started(Verdict(verdict), version, day, signature)
+
+    def settle_branch(
+        self,
+        runner: Runner,
+        settlements: Sequence[Settlement],
+        *,
+        call: int,
+        mode: Mode = Mode.GO,
+        want: int = 1,
+        chunk: int = 1,
+        elapsed_us: int = 0,
+        item_results_cap: int = 0,
+    ) -> Next:
+        """Record how claims ended and learn what to do next, in one round trip.
+
+        Args: call: rises by one with each call of this runner; a repeat gets the same answer.
+            want: permits to hold afterwards. chunk: most items in one claim. elapsed_us: slot time used since the last call.
+        Returns: what to do; `refused` names the units that belong to somebody else by now (nothing was written for them).
+        """
+        values: list[Argument] = [
+            runner.flow_session_id, runner.runner, runner.life, runner.queue, runner.worker, mode.value, want, chunk,
+            elapsed_us, call, item_results_cap, len(settlements),
+        ]  # fmt: skip
+        for settlement in settlements:
+            _append_settlement(values, settlement)
+        verdict, claims, publish, refused, signature = self._settle.run(self.client, self.space, values)
+        return Next(
+            Verdict(verdict.decode()),
+            tuple(_claim(claims[index].decode(), claims[index + 1].decode(), claims[index + 2].decode())
+                  for index in range(0, len(claims), 3)),
+            _publications(publish) if publish else (),
+            frozenset(unit.decode() for unit in refused) if refused else frozenset(),
+            signature.decode(),
+        )  # fmt: skip
+
+    def checkpoint_step(
+        self, runner: Runner, claim: Claim | None, day: str, action: str, result: bytes, rows: bytes
+    ) -> bool:
+        """Keep the result of a settled step in the middle of a branch.
+
+        Args: claim: the branch's, or None while the session is not open.
+        Returns: False when the branch belongs to somebody else; nothing was written.
+        """
+        reply = load_script("checkpoint_step").run(
+            self.client, self.space,
+            [runner.flow_session_id, claim.unit if claim else "", claim.value if claim else "", day, runner.worker,
+             action, result, rows],
+        )  # fmt: skip
+        return bool(reply)
+
+    def expire_runner(self, flow_session_id: str, runner: str, queue: str, worker: str) -> tuple[Publication, ...]:
+        """Give up a runner of this worker whose process is dead; returns runners to publish."""
+        _, publish = load_script("expire_runner")(
+            self.client, self.space, session=flow_session_id, runner=runner, queue=queue, worker=worker
+        )
+        return _publications(publish)
+
+    # The fleet
+
+    def beat_worker(self, worker: str, queues: Sequence[str], slots: int, lease_us: int, limit_global: int) -> tuple[Publication, ...]:
+        """Register the worker's slots and renew its leases; returns runners to publish."""
+        reply = load_script("beat_worker")(
+            self.client, self.space, list(queues), worker=worker, lease=lease_us, slots=slots, **{"global": limit_global}
+        )
+        return _publications(reply)
+
+    def stop_worker(self, worker: str) -> None:
+        """Forget a worker that has stopped."""
+        load_script("stop_worker")(self.client, self.space, worker=worker)
+
+    def expire_leases(self, most: int = 100) -> tuple[tuple[Publication, ...], list[str], list[str]]:
+        """Give up what nobody renews. Returns runners to publish, workers forgotten, runners given up."""
+        publish, workers, runners = load_script("expire_leases")(self.client, self.space, most=most)
+        return _publications(publish), [name.decode() for name in workers], [name.decode() for name in runners[::2]]
+
+    def wake_sessions(self, most: int = 1000) -> tuple[tuple[Publication, ...], int | None]:
+        """Make due units ready. Returns runners to publish, and µs until the next is due (None: none waits)."""
+        publish, wait, _ = load_script("wake_sessions")(self.client, self.space, most=most)
+        return _publications(publish), None if wait < 0 else int(wait)
+
+    # Results
+
+    def results(self, flow_session_id: str, actions: Sequence[str]) -> list[bytes | None]:
+        """Results of actions as JSON, None where there is none (yet)."""
+        reply: list[bytes | None] = self.client.hmget(self.space.key("results", flow_session_id), list(actions))  # type: ignore[assignment]
+        return reply
+
+    def all_results(self, flow_session_id: str) -> dict[str, bytes]:
+        """All results kept for the session, the payload under PAYLOAD_FIELD."""
+        reply: dict[bytes, bytes] = self.client.hgetall(self.space.key("results", flow_session_id))  # type: ignore[assignment]
+        return {name.decode(): value for name, value in reply.items()}
+
+    def item_results(self, flow_session_id: str, action: str) -> dict[int, bytes]:
+        """Results of a for_each: first item of a chunk → JSON array. Chunks of nulls are absent."""
+        reply: dict[bytes, bytes] = self.client.hgetall(self.space.key("item_results", flow_session_id, action))  # type: ignore[assignment]
+        return {int(start): value for start, value in reply.items()}
+
+    def items_spilled(self, flow_session_id: str, action: str) -> bool:
+        """Whether some results of the for_each are in PostgreSQL only."""
+        return self.client.hget(self.space.key("items", flow_session_id, action), "spilled") is not None
+
+    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes, *, forget: bool) -> None:
+        """Send rows of a session that was never opened; `forget`: its checkpoints are not needed any more."""
+        load_script("record_rows").run(self.client, self.space, [flow_session_id, day, worker, int(forget), rows])
+
+    def is_open(self, flow_session_id: str) -> bool:
+        """Whether the session has live state."""
+        return bool(self.client.exists(self.space.key("session", flow_session_id)))
+
+    def permits_in_use(self, flow_session_id: str) -> int:
+        """Branches of the session that run at this moment."""
+        return int(self.client.hlen(self.space.key("own", flow_session_id)))  # type: ignore[arg-type]
+
+    # For onlookers
+
+    def session_counts(self, flow_session_id: str) -> tuple[dict[str, int], int] | None:
+        """Tasks ended by status, and by how many actions the session fails; None when there is no live state."""
+        fields = self.client.hgetall(self.space.key("session", flow_session_id))
+        return (_counts(fields), int(fields.get(b"failed", 0))) if fields else None  # type: ignore[union-attr,arg-type]
+
+    def snapshot(self, flow_session_id: str) -> LiveSnapshot | None:
+        """What the session does just now; None when it has no live state."""
+        key = self.space.key
+        client = self.client
+        fields, own, deferred = (
+            client.pipeline()
+            .hgetall(key("session", flow_session_id))
+            .hgetall(key("own", flow_session_id))
+            .zcard(key("deferred", flow_session_id))
+            .execute()
+        )
+        if not fields:
+            return None
+        claims = tuple(_live_claim(unit.decode(), value.decode()) for unit, value in own.items())
+        names = [name[5:].decode() for name in fields if name.startswith(b"each:")]
+        queues = fields[b"queues"].decode().split(",")
+        pipe = client.pipeline()
+        for name in names:
+            pipe.hgetall(key("items", flow_session_id, name))
+        for queue in queues:
+            pipe.zcard(key("ready", flow_session_id, queue))
+        replies = pipe.execute()
+        items = {name: _items(reply) for name, reply in zip(names, replies, strict=False) if reply}
+        ready = sum(replies[len(names) :]) + sum(item.size - item.started for item in items.values())
+        open_branches = int(fields[b"open"])
+        status = fields[b"status"].decode()
+        if status == "running" and not own and not ready and deferred:
+            status = "suspended"
+        return LiveSnapshot(
+            status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items
+        )
+
+
+def _append_settlement(values: list[Argument], settlement: Settlement) -> None:
+    claim = settlement.claim
+    counts, results = settlement.counts, settlement.results
+    values += (claim.unit, claim.value, settlement.verb, settlement.rows)
+    if counts:
+        values.append(len(counts))
+        for status, number in counts.items():
+            values += (status, number)
+    else:
+        values.append(0)
+    if results:
+        values.append(len(results))
+        for action, result in results:
+            values += (action, result)
+    else:
+        values.append(0)
+    match settlement.verb:
+        case "done":
+            values += (settlement.outcome.value, int(settlement.fails_session), len(settlement.successors))
+            for join in settlement.successors:
+                values += (join.branch, join.predecessors, join.queue)
+        case "expand":
+            values += (settlement.size, settlement.max_concurrent)
+        case "items":
+            values += (settlement.settled, settlement.item_results)
+        case "defer":
+            values += (settlement.delay_us, settlement.retry)
+
+
+def _claim(unit: str, value: str, info: str) -> Claim:
+    _, attempt, count, retry, ready_us, since_us = value.split("|")
+    kind = unit[0]
+    if kind == "c":
+        name, _, start = unit[2:].rpartition(":")
+        return Claim(
+            UnitKind.CHUNK, name, unit, value, int(attempt), int(retry), int(start), int(count), int(ready_us),
+            int(since_us),
+        )  # fmt: skip
+    numbers = [int(part) for part in info.split(",")]
+    if kind == "f":
+        size, succeeded, failed, timed_out, skipped, cancelled, spilled = numbers
+        items = ItemCounts(size, succeeded, failed, timed_out, skipped, cancelled, bool(spilled))
+        return Claim(
+            UnitKind.FINISH, unit[2:], unit, value, int(attempt), int(retry), ready_us=int(ready_us),
+            since_us=int(since_us), items=items,
+        )  # fmt: skip
+    settled, failed, skipped, upstream_failed = numbers
+    joined = JoinCounts(settled - failed - skipped - upstream_failed, failed, skipped, upstream_failed)
+    return Claim(
+        UnitKind.BRANCH, unit[2:], unit, value, int(attempt), int(retry), ready_us=int(ready_us),
+        since_us=int(since_us), joined=joined,
+    )  # fmt: skip
+
+
+def _publications(flat: Sequence[bytes]) -> tuple[Publication, ...]:
+    return tuple(
+        Publication(flat[index].decode(), flat[index + 1].decode(), flat[index + 2].decode(), float(flat[index + 3]))
+        for index in range(0, len(flat), 4)
+    )
+
+
+def _live_claim(unit: str, value: str) -> LiveClaim:
+    life, attempt, count, _, _, since_us = value.split("|")
+    worker, _, runner = life.rpartition("/")
+    return LiveClaim(unit, runner, worker, int(attempt), int(count), int(since_us))
+
+
+def _counts(fields: Mapping[bytes, bytes]) -> dict[str, int]:
+    return {name[2:].decode(): int(value) for name, value in fields.items() if name.startswith(b"n:")}
+
+
+def _items(fields: Mapping[bytes, bytes]) -> ItemProgress:
+    counts = _counts(fields)
+    settled = int(fields[b"settled"])
+    started = int(fields[b"cursor"]) - int(fields.get(b"back", 0))
+    return ItemProgress(
+        int(fields[b"size"]), started, settled, counts.get("failed", 0) + counts.get("timed_out", 0), counts
+    )

@@ -1,0 +1,31 @@
+-- A worker lives: its slots are registered, the leases of the runners in it are renewed.
+--
+-- ARGV: worker lease global slots queues*
+--   lease   µs from now until the worker is taken for dead; global: the fleet's limit of branches at once (0: none)
+--   slots   processes, threads or greenlets of its pool, that serve every one of its queues
+-- INCLUDE: time ready permits slots fleet
+-- Reply: runners to publish (session, runner, queue, branch timeout)*
+-- Refusals: none
+-- Stream: nothing
+
+local expiry, changed, publish = int(now + tonumber(lease)), {}, {}
+redis.call('HSET', limits_key(), 'global', global)
+redis.call('ZADD', workers_key(), expiry, worker)
+for index = queues, #ARGV do
+  local queue = ARGV[index]
+  local known = tonumber(redis.call('HGET', slots_key(queue), worker) or '0')
+  if known ~= tonumber(slots) then
+    redis.call('HSET', slots_key(queue), worker, slots)
+    redis.call('INCRBY', slots_total_key(queue), int(tonumber(slots) - known))
+    redis.call('SADD', worker_queues_key(worker), queue)
+    redis.call('SADD', queues_key(), queue)
+  end
+  changed[#changed + 1] = queue
+end
+for _, member in ipairs(redis.call('SMEMBERS', worker_runners_key(worker))) do
+  local queue, runner = string.match(member, '^(.*)|([^|]*)$')
+  if redis.call('ZSCORE', inflight_key(queue), runner) then redis.call('ZADD', inflight_key(queue), expiry, runner)
+  else redis.call('SREM', worker_runners_key(worker), member) end
+end
+hand_on(changed, publish)
+return publish

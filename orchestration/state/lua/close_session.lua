@@ -1,0 +1,41 @@
+-- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
+--
+-- ARGV: session
+-- INCLUDE: time ready permits slots
+-- Reply: runners to publish (session, runner, queue, branch timeout)*
+-- Refusals: none
+-- Stream: nothing
+
+local freed, publish = {}, {}
+local fields = redis.call('HGETALL', session_key(session))
+local known = {}
+for index = 1, #fields, 2 do
+  local name = fields[index]
+  known[name] = fields[index + 1]
+  if string.sub(name, 1, 5) == 'each:' then
+    local action = string.sub(name, 6)
+    redis.call('UNLINK', items_key(session, action), bits_key(session, action), item_results_key(session, action), returned_key(session, action))
+  end
+end
+if known.workflow then
+  for queue in string.gmatch(known.queues, '[^,]+') do
+    freed[#freed + 1] = queue
+    redis.call('ZREM', waiting_key(queue), session)
+    redis.call('ZREM', blocked_global_key(), queue .. '|' .. session)
+    redis.call('ZREM', blocked_workflow_key(known.workflow), queue .. '|' .. session)
+    redis.call('UNLINK', ready_key(session, queue))
+  end
+  local records = redis.call('HGETALL', runners_key(session))
+  for index = 1, #records, 2 do
+    local held = string.match(records[index + 1], '^[^|]*|(%-?%d+)$')
+    if string.sub(records[index], -5) ~= ':call' and held then
+      for place = 1, #freed do redis.call('ZREM', inflight_key(freed[place]), records[index]) end
+      for _, queue in ipairs(set_held(known.workflow, records[index], tonumber(held), 0)) do freed[#freed + 1] = queue end
+    end
+  end
+end
+redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session))
+redis.call('ZREM', sessions_open_key(), session)
+redis.call('ZREM', delayed_key(), session)
+hand_on(freed, publish)
+return publish

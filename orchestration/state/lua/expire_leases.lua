@@ -1,0 +1,31 @@
+-- Give up what nobody renews: workers whose lease is over, and runners (published or running) whose lease is over.
+--
+-- ARGV: most
+--   most   runners given up in one call
+-- INCLUDE: time ready permits slots crash fleet
+-- Reply: runners to publish (session, runner, queue, branch timeout)*, workers forgotten*, runners given up (runner, units that went back)*
+-- Refusals: none
+-- Stream: nothing
+
+local publish, workers, runners, handed = {}, {}, {}, {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', workers_key(), '-inf', int(now), 'LIMIT', 0, 100)) do
+  workers[#workers + 1] = name
+  forget_worker(name)
+  redis.call('DEL', worker_runners_key(name))
+end
+for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
+  for _, runner in ipairs(redis.call('ZRANGEBYSCORE', inflight_key(queue), '-inf', int(now), 'LIMIT', 0, tonumber(most))) do
+    local id = string.match(runner, '^(.*)%.%d+$')
+    touched = {}
+    local units, queues = expire(id, runner, queue, '')
+    for _, name in ipairs(queues) do handed[#handed + 1] = name end
+    for name in pairs(touched) do
+      offer(id, name)
+      handed[#handed + 1] = name
+    end
+    runners[#runners + 1] = runner
+    runners[#runners + 1] = #units
+  end
+end
+hand_on(handed, publish)
+return { publish, workers, runners }

@@ -1,0 +1,104 @@
+-- Settle what a runner has finished, and give it what comes next, in one step.
+--
+-- Nothing between the two can be lost: statuses, joins, what became ready, the status update, the permits and the slot all
+-- change here, together. A settlement whose claim belongs to somebody else is refused and changes nothing. A repeated call
+-- (its reply was lost) has the number of the last one and gets the same reply.
+--
+-- ARGV: session runner life queue worker mode want chunk elapsed call cap n settlements*
+--   life         who runs: the runner in one delivery of its message; a later delivery has another
+--   mode         go: claim on · tick: give way to one owed ≥ 250 ms · slice: give way to one owed at all ·
+--                crowd: a message waits in the broker's queue, one runner in 40 ms gives way · leave: the worker stops
+--   want         permits to hold after the call; chunk: most items of a for_each in one claim; elapsed: µs of the slot used and not yet charged
+--   cap          bytes of results of one for_each that are kept in Redis
+--   settlements  n of them, as in shared/settle.lua
+-- INCLUDE: time ready permits slots claim settle emit
+-- Reply: verdict, claims (unit, value, info)*, runners to publish (session, runner, queue, branch timeout)*, refused units*, signature
+--   verdict      go: run the claims · hold: nothing more now, finish what you hold · stop: nothing to claim, the runner has left ·
+--                yield: it gave way and has left · ended: the session has ended, and by whoever reads this is to be completed ·
+--                gone: no such session, or the runner is not registered under this life
+-- Refusals: none
+-- Stream: one entry with the rows given and the claims made
+
+local GIVE_WAY_AFTER = 250000 -- µs owed; below it two sessions swap at every tick (measured: 19 messages a second against 6–8)
+
+local record = redis.call('HMGET', runners_key(session), runner, runner .. ':call')
+local registered_life, held = nil, 0
+if record[1] then registered_life, held = string.match(record[1], '^(.*)|(%-?%d+)$') end
+if registered_life ~= life then
+  local last = redis.call('GET', last_call_key(runner))
+  if last then
+    local stored = cmsgpack.unpack(last)
+    if stored[1] == life .. '|' .. call then return stored[2] end
+  end
+  return { 'gone', {}, {}, {}, '' }
+end
+if record[2] then
+  local stored = cmsgpack.unpack(record[2])
+  if stored[1] == life .. '|' .. call then return stored[2] end
+end
+
+local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit')
+local workflow, day, limit = fields[1], fields[2], tonumber(fields[3])
+held = tonumber(held)
+local registered = held
+if held < 0 then
+  redis.call('HINCRBY', session_key(session), 'pub:' .. queue, -1)
+  held = 0
+end
+local before = held
+
+local blobs, refused, claims, started, publish = {}, {}, {}, {}, {}
+local at = settlements
+for _ = 1, tonumber(n) do
+  if redis.call('HGET', own_key(session), ARGV[at]) == ARGV[at + 1] then
+    local rows = settle(session, queue, at, tonumber(cap))
+    if rows ~= '' then blobs[#blobs + 1] = rows end
+    held = held - 1
+  else
+    refused[#refused + 1] = ARGV[at]
+  end
+  at = skip_settlement(at)
+end
+
+local ended = branches_settled > 0 and redis.call('HINCRBY', session_key(session), 'open', -branches_settled) == 0
+local vtime
+if elapsed ~= '0' then vtime = charge(session, queue, tonumber(elapsed)) end
+local verdict = 'go'
+if ended then
+  verdict = 'ended'
+  redis.call('HSET', session_key(session), 'status', 'ended')
+elseif mode == 'leave' then
+  verdict = 'stop'
+elseif mode == 'tick' or mode == 'slice' then
+  local behind = owed(session, queue, vtime or tonumber(redis.call('HGET', session_key(session), 'vtime')))
+  if behind and (mode == 'slice' and behind > 0 or behind >= GIVE_WAY_AFTER) then verdict = 'yield' end
+elseif mode == 'crowd' then
+  if redis.call('SET', crowded_key(queue), runner, 'NX', 'PX', 40) then verdict = 'yield' end
+end
+if verdict == 'go' then
+  held = claim(session, workflow, queue, life, limit, tonumber(want), tonumber(chunk), held, before, claims, started)
+  if #claims == 0 then
+    if held > 0 then verdict = 'hold' else verdict = 'stop' end
+  end
+elseif held > 0 and verdict ~= 'ended' then
+  verdict = 'hold'
+end
+
+local queues
+if verdict == 'go' or verdict == 'hold' then
+  queues = set_held(workflow, runner, before, held)
+  if held ~= registered then redis.call('HSET', runners_key(session), runner, life .. '|' .. held) end
+else
+  queues = leave(session, workflow, runner, queue, worker, before)
+end
+emit(session, day, worker, blobs, started)
+touched[queue] = true
+hand_on_touched(session, queues, publish)
+
+local signature = ''
+if ended then signature = redis.call('HGET', session_key(session), 'signature') or '' end
+local reply = { verdict, claims, publish, refused, signature }
+local stored = cmsgpack.pack({ life .. '|' .. call, reply })
+if verdict == 'go' or verdict == 'hold' then redis.call('HSET', runners_key(session), runner .. ':call', stored)
+else redis.call('SET', last_call_key(runner), stored, 'PX', 120000) end
+return reply

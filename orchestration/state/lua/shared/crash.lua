@@ -1,0 +1,38 @@
+-- return_claims: what a dead life had claimed may run again, with one attempt more; a chunk goes back as single items, so
+-- that an item which kills its process can be told from its neighbours. Returns the units. Needs: time, ready.
+local function return_claims(id, queue, life)
+  local all = redis.call('HGETALL', own_key(id))
+  local units = {}
+  for index = 1, #all, 2 do
+    local unit = all[index]
+    local owner, attempt, count, retry, ready_at = string.match(all[index + 1], '^([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|%d+$')
+    if owner == life then
+      units[#units + 1] = unit
+      redis.call('HDEL', own_key(id), unit)
+      local action, start = string.match(unit, '^c:(.*):(%d+)$')
+      if action then
+        for item = tonumber(start), tonumber(start) + tonumber(count) - 1 do
+          put_back(id, queue, 'c:' .. action .. ':' .. int(item), int(attempt + 1), '1', retry, ready_at)
+        end
+        release_chunk(id, action)
+      else
+        put_back(id, queue, unit, int(attempt + 1), count, retry, ready_at)
+      end
+    end
+  end
+  return units
+end
+
+-- expire: a runner is taken for dead: its claims go back, its permits and slot are freed. Returns units, queues to hand on.
+local function expire(id, runner, queue, worker)
+  local record = redis.call('HGET', runners_key(id), runner)
+  redis.call('ZREM', inflight_key(queue), runner)
+  if not record then return {}, {} end
+  local life, held = string.match(record, '^(.*)|(%-?%d+)$')
+  local units = {}
+  if held == '-1' then redis.call('HINCRBY', session_key(id), 'pub:' .. queue, -1) end
+  if life ~= '' then units = return_claims(id, queue, life) end
+  local queues = leave(id, redis.call('HGET', session_key(id), 'workflow'), runner, queue, worker, tonumber(held))
+  touched[queue] = true
+  return units, queues
+end

@@ -1,0 +1,61 @@
+"""Rows of status updates, as they travel through the stream. The layout is described in docs/design.md, "Status channel".
+
+Times are microseconds before the entry's own time, which is Redis's: no host's clock reaches PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from orchestration.vocabulary import NO_ITEM, TaskStatus
+
+#: A later change of a row has a larger sequence; attempts (crashes) weigh most, then retries, then the phase.
+_ATTEMPT, _RETRY, _END = 100_000, 10, 5
+
+
+def sequence_of(attempt: int, retry: int) -> int:
+    """Sequence of a final status in this attempt and retry; the claim's own is 4 less (shared/emit.lua)."""
+    return attempt * _ATTEMPT + retry * _RETRY + _END
+
+
+def task_row(
+    action: str,
+    status: TaskStatus,
+    attempt: int,
+    retry: int,
+    queue: str,
+    *,
+    item: int = NO_ITEM,
+    started_ago_us: int | None = None,
+    finished_ago_us: int | None = None,
+    result: bytes | None = None,
+    error: bytes | None = None,
+) -> list[object]:
+    """One status of a task. `result` and `error` are JSON texts, passed on unparsed."""
+    return [
+        "t", action, item, status.value, attempt + retry, sequence_of(attempt, retry), queue, started_ago_us,
+        finished_ago_us, None if result is None else result.decode(), None if error is None else error.decode(),
+    ]  # fmt: skip
+
+
+def branch_row(
+    branch: str,
+    status: TaskStatus,
+    attempt: int,
+    retry: int,
+    queue: str,
+    *,
+    started_ago_us: int | None = None,
+    finished_ago_us: int | None = None,
+    waited_us: int | None = None,
+) -> list[object]:
+    """One status of a branch; `waited_us` is the time it was ready and not claimed."""
+    return [
+        "b", branch, status.value, attempt + retry, sequence_of(attempt, retry), queue, started_ago_us, finished_ago_us,
+        waited_us,
+    ]  # fmt: skip
+
+
+def encode_rows(rows: list[list[object]]) -> bytes:
+    """The rows as one JSON array, empty bytes for none."""
+    return orjson.dumps(rows) if rows else b""

@@ -1,0 +1,92 @@
+"""Loads the Lua scripts: resolves includes, reads names from headers, calls them by name, maps refusals to errors.
+
+A script is one file in `lua/`. Its header is its contract; two lines of it are read here:
+
+    -- ARGV: session runner …      names of the arguments; a last name with * takes all that follow
+    -- INCLUDE: time ready claim   files of lua/shared/, in that order
+
+KEYS[1] is the prefix of the namespace; it also routes the call on a cluster (keys.py).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+from orchestration.errors import ScriptRefused
+from orchestration.state.keys import KeySpace, lua_key_functions
+
+_HEADER = re.compile(r"^-- (ARGV|INCLUDE): ?(.*)$", re.MULTILINE)
+_USED = re.compile(r"\bARGV\b")
+#: Words by which a script refuses; anything else in an error reply is a fault of the script.
+REFUSALS = frozenset({"bad_call"})
+
+Argument = str | bytes | int | float
+
+
+class Script:
+    """One Lua script, ready to be called by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        text = files("orchestration.state.lua").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+        header = {kind: words.split() for kind, words in _HEADER.findall(text)}
+        self._names = header.get("ARGV", [])
+        self._rest = self._names.pop()[:-1] if self._names and self._names[-1].endswith("*") else None
+        unbound = [word for word in self._names if not word.isidentifier()]
+        if unbound or "ARGV" not in header:
+            raise ValueError(f"{name}.lua: the ARGV line of the header is missing or wrong: {unbound}")
+        if _USED.search(_HEADER.sub("", text)) and self._rest is None:
+            raise ValueError(f"{name}.lua: uses ARGV directly, but its header names no rest argument")
+        bindings = [f"local {word} = ARGV[{index}]" for index, word in enumerate(self._names, 1)]
+        if self._rest:
+            bindings.append(f"local {self._rest} = {len(self._names) + 1} -- index of the first in ARGV")
+        shared = [_shared(word) for word in header.get("INCLUDE", [])]
+        self.source = "\n".join(["local prefix = KEYS[1]", *bindings, lua_key_functions(), *shared, text])
+        self._expected = frozenset(self._names)
+        self._registered: dict[int, Any] = {}
+
+    def __call__(self, client: redis.Redis, space: KeySpace, rest: list[Argument] | None = None, **named: Argument) -> Any:
+        """Run the script.
+
+        Args: named: one value for each name in its header; rest: what follows them.
+        Returns: its reply, bytes and integers in nested lists.
+        Raises: TypeError: names differ from the header's. ScriptRefused: it refused in a word of its header.
+        """
+        if named.keys() != self._expected or (rest is not None and self._rest is None):
+            raise TypeError(f"{self.name}.lua takes {', '.join(self._names)}; got {', '.join(named)}")
+        values: list[Argument] = [named[word] for word in self._names]
+        if rest:
+            values.extend(rest)
+        return self.run(client, space, values)
+
+    def run(self, client: redis.Redis, space: KeySpace, values: list[Argument]) -> Any:
+        """Run the script with values in the order of its header: for the hot path."""
+        script = self._registered.get(id(client))
+        if script is None:
+            script = self._registered[id(client)] = client.register_script(self.source)
+        try:
+            return client.evalsha(script.sha, 1, space.prefix, *values)
+        except redis.exceptions.NoScriptError:
+            return client.eval(self.source, 1, space.prefix, *values)
+        except redis.exceptions.ResponseError as error:
+            word = str(error).removeprefix("ERR ").split(" ", 1)[0]
+            if word in REFUSALS:
+                raise ScriptRefused(f"{self.name}: {error}") from error
+            raise
+
+
+@cache
+def load_script(name: str) -> Script:
+    """The script `lua/<name>.lua`, read once per process."""
+    return Script(name)
+
+
+@cache
+def _shared(name: str) -> str:
+    text = files("orchestration.state.lua.shared").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    return f"-- lua/shared/{name}.lua\n{text}"

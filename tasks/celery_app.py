@@ -1,0 +1,44 @@
+"""The Celery application object, configured when something first needs its configuration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from config.celery_config import celery_config
+from config.settings import Settings, WrongSetting, get_settings
+
+
+def usable_settings() -> Settings:
+    """The settings, with both services named.
+
+    Raises: WrongSetting: one is wrong, or REDIS_URL or DATABASE_URL is missing.
+    """
+    settings = get_settings()
+    missing = [name for name in ("REDIS_URL", "DATABASE_URL") if getattr(settings, name.lower()) is None]
+    if missing:
+        raise WrongSetting(
+            f"{' and '.join(missing)} must be set: in the environment, in .env, or in parallelizer.toml "
+            "(`parallelizer up` starts both services and workers by itself)"
+        )
+    return settings
+
+
+def _configuration() -> dict[str, Any]:
+    """Read by Celery at the first use; at a command line of Celery a wrong setting is a sentence, not a traceback."""
+    try:
+        return celery_config(usable_settings())
+    except WrongSetting as error:
+        if Path(sys.argv[0]).stem == "celery" or sys.argv[0].endswith("celery/__main__.py"):
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(2) from None
+        raise
+
+
+app = Celery("tasks", include=["tasks.workflow", "tasks.runner", "tasks.complete"], set_as_current=True)
+app.add_defaults(_configuration)
+
+from tasks.worker import lifecycle  # noqa: E402, F401 - adds the bootstep

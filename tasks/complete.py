@@ -1,0 +1,28 @@
+"""`tasks.complete_workflow`: commits the end of a flow session, under the task id of its `run_workflow`."""
+
+from __future__ import annotations
+
+from orchestration.engine.finish import RunResult
+from orchestration.errors import WorkflowExecutionError
+from orchestration.vocabulary import RunStatus
+from tasks.canvas import ProcessorTask
+from tasks.celery_app import app
+from tasks.engine import get_processor
+
+
+@app.task(base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False)  # type: ignore[untyped-decorator]
+def complete_workflow(flow_session_id: str, *, raise_on_failure: bool = False) -> dict[str, object]:
+    """Complete a session whose branches have all settled; called twice, it gives the same result twice."""
+    return deliver(get_processor().complete_workflow(flow_session_id), raise_on_failure=raise_on_failure)
+
+
+def deliver(result: RunResult, *, raise_on_failure: bool) -> dict[str, object]:
+    """The result as JSON.
+
+    Raises: WorkflowExecutionError: the workflow did not succeed, and the caller wants to know it so.
+    """
+    if raise_on_failure and result.status != RunStatus.SUCCEEDED:
+        raise WorkflowExecutionError(
+            f"workflow {result.workflow} {result.status} (flow session {result.flow_session_id}): {dict(result.counts)}"
+        )
+    return result.to_json()

@@ -1,0 +1,15 @@
+"""`tasks.run_branches`: a runner of an open flow session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.canvas import ProcessorTask
+from tasks.celery_app import app
+from tasks.engine import get_processor
+
+
+@app.task(bind=True, base=ProcessorTask, name="tasks.run_branches", ignore_result=True)  # type: ignore[untyped-decorator]
+def run_branches(self: Any, flow_session_id: str, queue: str) -> None:
+    """Run branches of the session that are ready on the queue, until there is no more to do here."""
+    get_processor().process_branches_parallel(flow_session_id, self.request.id, queue)

@@ -1,0 +1,161 @@
+"""The upkeep process of a worker: keeps its leases, wakes what is due, gives up what is dead, drains the status channel.
+
+Started by the worker (worker/upkeep_process.py), ends with it. Any number may run in a fleet; each duty is one idempotent
+script or statement, so it does not matter which process does it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from config.logs import configure_logging
+from config.settings import Settings
+from orchestration.channel.updater import Updater
+from orchestration.errors import ServiceUnreachable
+from orchestration.state.live import LiveState
+from orchestration.state.stream import StatusStream
+from orchestration.store import retention
+from orchestration.store.pool import Database
+from orchestration.vocabulary import Publication
+from tasks import canvas
+from tasks.celery_app import usable_settings
+from tasks.runner import run_branches
+
+_log = logging.getLogger(__name__)
+#: Deferred branches are late by at most this.
+WAKE_SECONDS = 0.1
+EXPIRE_SECONDS = 1.0
+PARTITION_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class Duty:
+    """Something to do again and again."""
+
+    name: str
+    every_seconds: float
+    do: Callable[[], None]
+    due: float = 0.0
+
+
+class UpkeepLoop:
+    """The duties of one worker's upkeep process."""
+
+    def __init__(self, settings: Settings, worker: str, queues: Sequence[str], slots: int) -> None:
+        assert settings.redis_url is not None
+        assert settings.database_url is not None
+        self._settings = settings
+        self._worker = worker
+        self._queues = queues
+        self._slots = slots
+        self._live = LiveState(settings.redis_url, settings.namespace)
+        self._database = Database(
+            settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
+            application_name="parallelizer-upkeep",
+        )  # fmt: skip
+        self._updater = Updater(
+            StatusStream(self._live.client, settings.namespace), self._database, worker, batch_rows=settings.status_batch_rows
+        )
+        self._duties = [
+            Duty("renew leases", settings.lease_seconds / 3, self.renew_leases),
+            Duty("wake sessions", WAKE_SECONDS, self.wake_sessions),
+            Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
+            Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
+        ]
+
+    def run(self, stopped: Callable[[float], bool]) -> None:
+        """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
+        drain = threading.Thread(target=self._updater.run, name="updater")
+        drain.start()
+        try:
+            while True:
+                now = time.monotonic()
+                for duty in self._duties:
+                    if duty.due <= now:
+                        duty.due = now + duty.every_seconds
+                        self._try(duty)
+                if stopped(max(0.0, min(duty.due for duty in self._duties) - time.monotonic())):
+                    break
+            self._live.stop_worker(self._worker)
+        finally:
+            self._updater.stop()
+            drain.join()
+            self._drain_rest()
+            self._database.close()
+
+    def renew_leases(self) -> None:
+        """The worker's slots and the runners in it live on."""
+        self._publish(
+            self._live.beat_worker(
+                self._worker, self._queues, self._slots, int(self._settings.lease_seconds * 1e6),
+                self._settings.max_concurrent_branches_global,
+            )
+        )  # fmt: skip
+
+    def wake_sessions(self) -> None:
+        """Branches whose wait is over may run."""
+        publications, _ = self._live.wake_sessions()
+        self._publish(publications)
+
+    def expire_leases(self) -> None:
+        """What nobody renews is given up; its branches run again elsewhere."""
+        publications, workers, runners = self._live.expire_leases()
+        for worker in workers:
+            _log.warning("[WORKER] worker %s did not renew its lease and is taken for lost", worker)
+        for runner in runners:
+            _log.warning("[PARALLELIZER] runner %s did not renew its lease; its branches run again", runner)
+        self._publish(publications)
+
+    def keep_partitions(self) -> None:
+        """Partitions of the next days exist, those of days past retention are gone."""
+        retention.ensure_partitions(self._database)
+        retention.drop_old_partitions(self._database, self._settings.retention_days)
+
+    def _publish(self, publications: Sequence[Publication]) -> None:
+        canvas.publish_runners(run_branches, publications)
+
+    def _drain_rest(self) -> None:
+        """What the worker's last branches reported; the pool has stopped before us."""
+        try:
+            self._updater.drain_all()
+        except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
+            _log.warning("[STATUS_CHANNEL] not drained to the end (%s); another worker goes on", error)
+
+    def _try(self, duty: Duty) -> None:
+        try:
+            duty.do()
+        except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
+            _log.warning("[WORKER] can't %s now: %s", duty.name, error)
+        except Exception:
+            _log.exception("[WORKER] can't %s", duty.name)
+
+
+def main() -> None:
+    """Run until standard input is closed or the worker is gone."""
+    arguments = json.loads(sys.argv[1])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the group; the worker decides when we end
+    settings = usable_settings()
+    configure_logging(settings)
+    worker_pid = os.getppid()
+
+    def stopped(seconds: float) -> bool:
+        ready, _, _ = select.select([sys.stdin], [], [], min(seconds, EXPIRE_SECONDS))
+        return bool(ready) or os.getppid() != worker_pid
+
+    UpkeepLoop(settings, arguments["worker"], arguments["queues"], arguments["slots"]).run(stopped)
+
+
+if __name__ == "__main__":
+    main()

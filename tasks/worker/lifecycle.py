@@ -1,0 +1,72 @@
+"""A worker's name, whether it is stopping, and what starts and ends with it.
+
+The pool's children are forked from the worker, so what is set here before the fork is theirs too: the name, and one byte
+of shared memory by which they learn that the worker stops.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import socket
+from typing import Any
+
+from celery import bootsteps, signals
+
+from config.logs import configure_logging
+from config.settings import get_settings
+from tasks.celery_app import app
+from tasks.worker.upkeep_process import UpkeepProcess
+
+_stop_flag = mmap.mmap(-1, 1)
+_name = ""
+
+
+def worker_name() -> str:
+    """`<node name>#<nonce>` inside a worker; of another process, its host and id."""
+    return _name or f"{socket.gethostname()}:{os.getpid()}#-"
+
+
+def stopping() -> bool:
+    """Whether this worker takes no more work; also true in its children."""
+    return _stop_flag[0] != 0
+
+
+@signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+def _logging(**_: Any) -> None:
+    configure_logging(get_settings())
+
+
+class Upkeep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Names the worker before its pool is made, and starts the upkeep process."""
+
+    requires = ("celery.worker.components:Pool",)
+    process: UpkeepProcess | None = None
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        global _name  # noqa: PLW0603 - one worker for each process
+        super().__init__(worker, **kwargs)
+        _name = f"{worker.hostname}#{secrets.token_hex(4)}"
+
+    def start(self, worker: Any) -> None:
+        """Start the upkeep process; it ends when this process does, however that ends."""
+        queues = [str(queue) for queue in worker.app.amqp.queues.consume_from]
+        Upkeep.process = UpkeepProcess(worker_name(), queues, worker.pool.num_processes or 1)
+        Upkeep.process.start()
+
+
+@signals.worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+def _shut_down(**_: Any) -> None:
+    """The pool has stopped: what its branches reported is still drained."""
+    if Upkeep.process is not None:
+        Upkeep.process.stop()
+        Upkeep.process = None
+
+
+@signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+def _shutting_down(**_: Any) -> None:
+    _stop_flag[0] = 1
+
+
+app.steps["worker"].add(Upkeep)

@@ -1,0 +1,47 @@
+"""Starts and stops the upkeep process of a worker (tasks/upkeep.py).
+
+A process of its own: the worker's main process forks children for as long as it lives, and a thread beside that is a
+dead lock waiting to happen; on gevent a blocking driver would stop the whole pool; on solo the pool blocks the main thread.
+It ends when its standard input is closed, so it never outlives the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
+#: Seconds to drain the status channel after the pool has stopped.
+DRAIN_SECONDS = 10.0
+
+
+class UpkeepProcess:
+    """The upkeep process of one worker."""
+
+    def __init__(self, worker: str, queues: Sequence[str], slots: int) -> None:
+        self._arguments = json.dumps({"worker": worker, "queues": list(queues), "slots": slots})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.upkeep", self._arguments], stdin=subprocess.PIPE, close_fds=True
+        )
+
+    def stop(self) -> None:
+        """Let it drain what was reported, then end it."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(DRAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            _log.warning("[WORKER] the upkeep process did not end within %g s and is killed; other workers drain on", DRAIN_SECONDS)
+            process.kill()
+            process.wait()
+        self._process = None

@@ -1,0 +1,60 @@
+"""`tasks.run_workflow`: starts a flow session. Unpacks the message, calls the engine, turns its answer into Celery calls."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from orchestration.engine.finish import RunResult
+from orchestration.engine.processor import RunRequest
+from orchestration.errors import WorkflowExecutionError
+from tasks.canvas import ProcessorTask, fork_here
+from tasks.celery_app import app
+from tasks.complete import complete_workflow, deliver
+from tasks.engine import get_processor
+
+#: Flow sessions of tasks whose id is no UUID get one in this name space.
+_IDS = uuid.UUID("6b0f6f0e-5f0c-4b4f-9c43-0a4b3d3c7b1e")
+
+
+@app.task(bind=True, base=ProcessorTask, name="tasks.run_workflow", ignore_result=False)  # type: ignore[untyped-decorator]
+def run_workflow(
+    self: Any,
+    workflow: str | Mapping[str, object],
+    payload: object = None,
+    *,
+    priority: int = 0,
+    raise_on_failure: bool = False,
+) -> dict[str, object]:
+    """Run a workflow; the result comes when all its branches have settled.
+
+    Args: workflow: a published name, `name@version`, or a whole definition. payload: JSON.
+        priority: 0–9, a head start over others. raise_on_failure: a failed workflow fails this task too.
+    Returns: flow_session_id, workflow, version, status, output, counts, duration_seconds.
+    Raises: UnknownWorkflow, DefinitionError, PayloadError: nothing was started.
+    """
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
+        raise WorkflowExecutionError(f"priority must be a whole number from 0 to 9, not {priority!r}")
+    processor = get_processor()
+    request = RunRequest(
+        flow_session_id_of(self.request.id), workflow, payload, _queue_of(self.request), priority, self.request.id
+    )
+    outcome = processor.process_workflow_parallel(request)
+    if isinstance(outcome, RunResult):
+        return deliver(outcome, raise_on_failure=raise_on_failure)
+    completion = complete_workflow.si(request.flow_session_id, raise_on_failure=raise_on_failure)
+    fork_here(self, processor, outcome, completion)
+
+
+def flow_session_id_of(task_id: str) -> str:
+    """The flow session of a Celery task: its id where that is a UUID, else one derived from it."""
+    try:
+        return str(uuid.UUID(task_id))
+    except ValueError:
+        return str(uuid.uuid5(_IDS, task_id))
+
+
+def _queue_of(request: Any) -> str:
+    delivery = request.delivery_info or {}
+    return str(delivery.get("routing_key") or app.conf.task_default_queue)
