@@ -27,13 +27,14 @@ _FINAL = tuple(sorted(status.value for status in FINAL_RUN_STATUSES))
 _INSERT = f"""
 WITH accepted AS (
     INSERT INTO session_days (flow_session_id, session_day)
-    VALUES (%(id)s, (clock_timestamp() AT TIME ZONE 'UTC')::date)
+    VALUES (%(id)s, (now() AT TIME ZONE 'UTC')::date)
     ON CONFLICT DO NOTHING RETURNING session_day
 )
 INSERT INTO flow_sessions
-    (session_day, flow_session_id, workflow, version_id, version, status, payload, priority, celery_task_id, started_at)
+    (session_day, flow_session_id, workflow, version_id, version, status, payload, priority, celery_task_id,
+    created_at, started_at)
 SELECT session_day, %(id)s, %(workflow)s, %(version_id)s, %(version)s, %(status)s, %(payload)s::json, %(priority)s,
-    %(celery_task_id)s, CASE WHEN %(status)s = 'running' THEN clock_timestamp() END
+    %(celery_task_id)s, now(), CASE WHEN %(status)s = 'running' THEN now() END
 FROM accepted RETURNING {_COLUMNS}
 """
 
@@ -92,7 +93,7 @@ def insert_session(  # noqa: PLR0913 - keyword only, one for each column
     version_id: str,
     version: int,
     payload: str | bytes | None = None,
-    status: RunStatus = RunStatus.RUNNING,
+    status: RunStatus | str = RunStatus.RUNNING,
     priority: int = 0,
     celery_task_id: str | None = None,
 ) -> SessionRow:
@@ -136,7 +137,7 @@ def finish_session(
     database: Database,
     flow_session_id: str,
     session_day: Day,
-    status: RunStatus,
+    status: RunStatus | str,
     output: str | bytes | None = None,
     error: str | bytes | None = None,
     counts: Mapping[str, int] | None = None,

@@ -1,0 +1,1 @@
+"""From the status stream in Redis to the tables in PostgreSQL."""

@@ -1,0 +1,236 @@
+"""What an entry of the status stream says, as rows for the store. Pure; trusts nothing it reads.
+
+An entry has the fields s (flow session), d (its day), t (time in µs by Redis), w (worker), b (rows, repeated) and c
+(claims). Times in rows are µs before `t`. What can't be read becomes a dead letter; the rest of the entry stays good.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from orchestration.errors import MessageProcessingError
+from orchestration.store.dead_letters import DeadLetter
+from orchestration.store.updates import BranchUpdate, SessionUpdate, TaskUpdate
+from orchestration.vocabulary import FINAL_RUN_STATUSES, NO_ITEM, RunStatus, TaskStatus
+
+Fields = Iterable[tuple[bytes, bytes]]
+
+_TASK_STATUSES = frozenset(status.value for status in TaskStatus)
+_OPEN_RUN_STATUSES = frozenset(status.value for status in RunStatus) - {status.value for status in FINAL_RUN_STATUSES}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_LONGEST_NAME = 500
+_INT4, _INT8 = 2**31 - 1, 2**63 - 1
+#: The year 2255: beyond it, seconds as a double no longer tell microseconds apart.
+_LATEST_US = 9 * 10**15
+#: A chunk has at most 256 items today; a wrong number must not fill the memory.
+_LARGEST_CLAIM = 100_000
+
+
+@dataclass(slots=True)
+class ParsedEntry:
+    """The rows of one entry, and what of it could not be read."""
+
+    tasks: list[TaskUpdate] = field(default_factory=list)
+    branches: list[BranchUpdate] = field(default_factory=list)
+    sessions: list[SessionUpdate] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return len(self.tasks) + len(self.branches) + len(self.sessions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What an entry says once for all its rows."""
+
+    flow_session_id: str
+    day: str
+    time_us: int
+    worker: str | None
+
+
+def parse_entry(entry_id: str, fields: Fields) -> ParsedEntry:
+    """Read one entry; never raises for what is in it."""
+    parsed = ParsedEntry()
+    known: dict[bytes, bytes] = {}
+    blobs: list[bytes] = []
+    every = list(fields)
+    for name, value in every:
+        if name == b"b":
+            blobs.append(value)
+        else:
+            known[name] = value
+    try:
+        head = _head(known)
+    except (MessageProcessingError, ValueError) as error:
+        parsed.dead_letters.append(DeadLetter(entry_id, str(error), _whole(every)))
+        return parsed
+    for blob in blobs:
+        _read_rows(entry_id, head, blob, parsed)
+    for claim in known.get(b"c", b"").split(b";"):
+        if claim:
+            _read_claim(entry_id, head, claim, parsed)
+    return parsed
+
+
+def _head(known: dict[bytes, bytes]) -> _Head:
+    for name in (b"s", b"d", b"t"):
+        if name not in known:
+            raise MessageProcessingError(f"the entry has no field {name.decode()}")
+    day = known[b"d"].decode()
+    if date.fromisoformat(day).isoformat() != day:
+        raise MessageProcessingError(f"{day!r} is no day as in 2026-01-31")
+    return _Head(
+        _name(known[b"s"].decode()),
+        day,
+        _number(int(known[b"t"]), 0, _LATEST_US),
+        _name(known[b"w"].decode()) if known.get(b"w") else None,
+    )
+
+
+def _read_rows(entry_id: str, head: _Head, blob: bytes, parsed: ParsedEntry) -> None:
+    try:
+        rows = _loads(blob)
+    except (MessageProcessingError, ValueError, RecursionError) as error:
+        parsed.dead_letters.append(DeadLetter(entry_id, str(error), blob, head.flow_session_id))
+        return
+    for row in rows:
+        try:
+            _read_row(head, row, parsed)
+        except (MessageProcessingError, ValueError, TypeError) as error:
+            parsed.dead_letters.append(DeadLetter(entry_id, str(error), json.dumps(row).encode(), head.flow_session_id))
+
+
+def _read_row(head: _Head, row: Any, parsed: ParsedEntry) -> None:
+    kind = row[0] if isinstance(row, list) and row else None
+    if kind == "t":
+        parsed.tasks.append(_task(head, row))
+    elif kind == "b":
+        parsed.branches.append(_branch(head, row))
+    elif kind == "s":
+        parsed.sessions.append(_session(head, row))
+    else:
+        raise MessageProcessingError("a row begins with t, b or s")
+
+
+def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
+    _, action, item, status, attempt, sequence, queue, started_ago_us, finished_ago_us, result, error = row
+    if status not in _TASK_STATUSES:
+        raise MessageProcessingError(f"{status!r} is no status of a task")
+    return TaskUpdate(
+        head.day,
+        head.flow_session_id,
+        _name(action),
+        _number(item, NO_ITEM, _INT4),
+        status,
+        _number(attempt, 0, _INT4),
+        _number(sequence, 0, _INT8),
+        _name(queue) if queue else None,
+        head.worker,
+        _moment(head, started_ago_us),
+        _moment(head, finished_ago_us),
+        _json_text(result),
+        _json_text(error),
+    )
+
+
+def _branch(head: _Head, row: Sequence[Any]) -> BranchUpdate:
+    _, branch, status, attempt, sequence, queue, started_ago_us, finished_ago_us, waited_us = row
+    if status not in _TASK_STATUSES:
+        raise MessageProcessingError(f"{status!r} is no status of a branch")
+    return BranchUpdate(
+        head.day,
+        head.flow_session_id,
+        _name(branch),
+        status,
+        _number(attempt, 0, _INT4),
+        _number(sequence, 0, _INT8),
+        _name(queue) if queue else None,
+        head.worker,
+        _moment(head, started_ago_us),
+        _moment(head, finished_ago_us),
+        None if waited_us is None else max(0, _number(waited_us, -_INT8, _INT8)),
+    )
+
+
+def _session(head: _Head, row: Sequence[Any]) -> SessionUpdate:
+    _, status, sequence = row
+    if status not in _OPEN_RUN_STATUSES:
+        raise MessageProcessingError(f"{status!r} is no status that a flow session gets through the stream")
+    return SessionUpdate(head.day, head.flow_session_id, status, _number(sequence, 0, _INT8))
+
+
+def _read_claim(entry_id: str, head: _Head, claim: bytes, parsed: ParsedEntry) -> None:
+    try:
+        _claim(head, claim.decode(), parsed)
+    except (MessageProcessingError, ValueError) as error:
+        parsed.dead_letters.append(DeadLetter(entry_id, str(error), claim, head.flow_session_id))
+
+
+def _claim(head: _Head, claim: str, parsed: ParsedEntry) -> None:
+    unit, attempt_text, sequence_text, *count_text = claim.split("|")
+    attempt, sequence = _number(int(attempt_text), 0, _INT4), _number(int(sequence_text), 0, _INT8)
+    key, running, since = (head.day, head.flow_session_id), TaskStatus.RUNNING.value, head.time_us
+    kind, _, name = unit.partition(":")
+    if kind == "b":
+        branch = _name(name)
+        parsed.branches.append(BranchUpdate(*key, branch, running, attempt, sequence, None, head.worker, since, None))
+    elif kind == "c":
+        action_text, _, start_text = name.rpartition(":")
+        action, start = _name(action_text), _number(int(start_text), 0, _INT4 - _LARGEST_CLAIM)
+        (count,) = (_number(int(text), 1, _LARGEST_CLAIM) for text in count_text)
+        parsed.tasks += [
+            TaskUpdate(*key, action, item, running, attempt, sequence, None, head.worker, since, None)
+            for item in range(start, start + count)
+        ]
+    elif kind != "f":  # the end of a for_each: nothing of it is shown
+        raise MessageProcessingError(f"{unit!r} is no unit that can be claimed")
+
+
+@lru_cache(maxsize=4096)
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > _LONGEST_NAME or _CONTROL.search(value):
+        raise MessageProcessingError(f"{value!r:.100} is no name")
+    return value
+
+
+def _number(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise MessageProcessingError(f"{value!r:.100} is no integer from {least} to {most}")
+    return value
+
+
+def _moment(head: _Head, ago_us: object) -> int | None:
+    # Slightly negative: a clock step in Redis; it is a moment all the same.
+    return None if ago_us is None else head.time_us - _number(ago_us, head.time_us - _LATEST_US, head.time_us)
+
+
+def _json_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise MessageProcessingError("a result or error is a JSON text in a string, or null")
+
+
+def _loads(blob: bytes) -> list[Any]:
+    try:
+        rows = orjson.loads(blob)
+    except orjson.JSONDecodeError:
+        rows = json.loads(blob.decode())  # lone surrogates and huge numbers: the row is judged, not the whole entry
+    if not isinstance(rows, list):
+        raise MessageProcessingError("field b is not a JSON array")
+    return rows
+
+
+def _whole(fields: Fields) -> bytes:
+    """All of an entry as JSON, byte for byte (what is no UTF-8 as lone surrogates)."""
+    pairs = [[name.decode(errors="surrogateescape"), value.decode(errors="surrogateescape")] for name, value in fields]
+    return json.dumps(pairs).encode()
