@@ -46,7 +46,7 @@ format: $(READY) ## Rewrite the code in the project's style
 
 lock: ## Choose the newest allowed versions anew and write requirements.lock
 	@$(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(VENV)-lock/bin/python -m pip install -qq --disable-pip-version-check uv
 	@echo 'setuptools>=77' | $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \
 	    --generate-hashes --no-header --no-annotate --no-emit-index-url pyproject.toml - --output-file requirements.lock
 	@rm -rf $(VENV)-lock
@@ -65,6 +65,6 @@ $(READY): requirements.lock pyproject.toml
 	    echo "This Python has no venv module; install it (Debian and Ubuntu: apt install python3-venv) and try again." >&2; exit 1; }
 	@echo "Making $(VENV) (once; about half a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --only-binary :all: -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .
 	@touch $@
