@@ -18,14 +18,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from orchestration.errors import ServiceUnreachable, SettingsError
-from orchestration.store.pool import connection_parameters, place_of
+from orchestration.store.pool import Database, connection_parameters, place_of
+from orchestration.store.retention import ensure_partitions
 
 #: Any number that nobody else takes in this database: "pz migrate" in ASCII, cut to 63 bits.
 ADVISORY_LOCK = 0x707A206D69677261
 
 
 def upgrade(database_url: str) -> tuple[str | None, str]:
-    """The schema is the newest this version knows.
+    """The schema is the newest this version knows, and the next days have their partitions.
 
     Returns: revision before (None: an empty database) and after.
     Raises: ServiceUnreachable: no answer, or no right to create tables. SettingsError: the database was migrated by a
@@ -51,6 +52,11 @@ def upgrade(database_url: str) -> tuple[str | None, str]:
             connection.rollback()
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
             connection.commit()
+    database = Database(database_url, pool_size=1, application_name="parallelizer migrate")
+    try:
+        ensure_partitions(database)
+    finally:
+        database.close()
     return before, newest
 
 

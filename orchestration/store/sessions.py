@@ -124,6 +124,18 @@ def load_session(database: Database, flow_session_id: str) -> SessionRow | None:
     return load_session_of_day(database, flow_session_id, days[0][0]) if days else None
 
 
+def find_session(database: Database, flow_session_id: str) -> SessionRow | None:
+    """Like `load_session`, without payload, output and error: cheap to ask often."""
+    days = database.fetch("SELECT session_day FROM session_days WHERE flow_session_id = %s", (flow_session_id,))
+    if not days:
+        return None
+    rows = database.fetch(
+        f"SELECT {_LIGHT_COLUMNS} FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
+        (days[0][0], flow_session_id),
+    )
+    return _session(rows[0]) if rows else None
+
+
 def load_session_of_day(database: Database, flow_session_id: str, session_day: Day) -> SessionRow | None:
     """A flow session by its whole key, None when there is none."""
     rows = database.fetch(

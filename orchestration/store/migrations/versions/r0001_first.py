@@ -94,6 +94,8 @@ CREATE TABLE tasks (
     error json,
     PRIMARY KEY (session_day, flow_session_id, action, item)
 ) PARTITION BY RANGE (session_day);
+-- How far a run is, without a walk over the items of its `for_each`.
+CREATE INDEX tasks_of_actions ON tasks (session_day, flow_session_id, action) WHERE item = -1;
 
 CREATE TABLE task_results (
     session_day date NOT NULL,
