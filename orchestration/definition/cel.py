@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +38,18 @@ _NOT_JSON = {
 }
 
 
+@dataclass(slots=True)
+class _Needed:
+    """A variable of the rewritten source and where it stands."""
+
+    variable: str
+    resolve: Callable[[Scope], object]
+    #: How often it stands in the body of a loop.
+    body_uses: int = 0
+    #: Its length does not matter to the loop: it stands only in the body of the only one.
+    never_looped_over: bool = True
+
+
 class Program:
     """A compiled expression. Compiles at the first use; evaluation is thread-safe."""
 
@@ -45,7 +58,7 @@ class Program:
     def __init__(self, source: Source) -> None:
         self.source = source
         self._compiled: Any = None
-        self._needed = tuple((use.variable, use.path.resolve, use.loop_depth) for use in source.uses)
+        self._needed = tuple(_needed(source).values())
 
     def compile(self) -> str:
         """Compile, and return the name of the result's type where CEL knows it (`BOOL`, `DYN`, …).
@@ -68,17 +81,18 @@ class Program:
         values: dict[str, object] = {}
         absent: dict[str, ExpressionError] = {}
         weight, body_weight = Weight(), 0
-        for variable, resolve, loop_depth in self._needed:
+        for needed in self._needed:
             try:
-                value = resolve(scope)
+                value = needed.resolve(scope)
             except ExpressionError as error:
                 # Not an error yet: has(), &&, || and ?: may never look at it.
-                absent[variable] = error
+                absent[needed.variable] = error
                 continue
-            one = weight.add(value)
-            if loop_depth:
-                body_weight += one
-            values[variable] = _without_views(value)
+            longest_list = weight.longest_list
+            body_weight += needed.body_uses * weight.add(value)
+            if needed.never_looped_over:
+                weight.longest_list = longest_list
+            values[needed.variable] = _without_views(value)
         if self.source.loops or weight.longest_text > 1000 or weight.longest_list > 1000:
             check_cost(self.source, weight, body_weight)
         try:
@@ -94,6 +108,16 @@ class Program:
         except Exception as error:  # noqa: BLE001 - see compile
             message = str(error)
         raise _evaluation_error(message, absent)
+
+
+def _needed(source: Source) -> dict[str, _Needed]:
+    needed: dict[str, _Needed] = {}
+    joins = any(token.text == "join" for token in source.tokens)
+    for use in source.uses:
+        one = needed.setdefault(use.variable, _Needed(use.variable, use.path.resolve))
+        one.body_uses += use.loop_depth > 0
+        one.never_looped_over &= use.loop_depth > 0 and len(source.loops) == 1 and not joins
+    return needed
 
 
 @lru_cache(maxsize=8)
@@ -164,17 +188,19 @@ def _compile_error(source: Source, message: str) -> WrongExpression:
         offset = source.original_offset(sum(len(one) + 1 for one in lines[: line - 1]) + max(column - 1, 0))
     undeclared = _UNDECLARED.search(text)
     if undeclared is not None:
-        text = _unknown_name(undeclared.group(1))
-    elif "max recursion depth" in text:
+        name = undeclared.group(1).partition(".")[0]
+        text = _unknown_name(name)
+        # CEL points at the dot behind the name.
+        offset = max(source.text.rfind(name, 0, offset + len(name)), 0)
+    elif "recursion" in text:
         text = "it is nested too deep (or has more than about 30 operators in a row)"
     return WrongExpression(text, offset)
 
 
 def _unknown_name(name: str) -> str:
-    root = name.partition(".")[0]
-    near = difflib.get_close_matches(root, ROOTS, n=1)
+    near = difflib.get_close_matches(name, ROOTS, n=1)
     offer = f"did you mean {near[0]}?" if near else f"expressions know {', '.join(ROOTS)}"
-    return f"unknown name {root!r}; {offer}"
+    return f"unknown name {name!r}; {offer}"
 
 
 def _evaluation_error(message: str, absent: dict[str, ExpressionError]) -> ExpressionError:
@@ -183,6 +209,8 @@ def _evaluation_error(message: str, absent: dict[str, ExpressionError]) -> Expre
         return absent[unbound.group(1)]
     if "Iteration budget exceeded" in message:
         return ExpressionError("its macros loop more than 10,000 times. Do this in an action")
+    if "Applying SELECT to non-message type" in message:
+        return ExpressionError("a field is asked of something that is no mapping")
     if "No matching overloads" in message and "int64" in message and "double" in message:
         return ExpressionError(f"{_clean(message)}; whole numbers and decimals don't mix: convert with double(…)")
     return ExpressionError(_clean(message))

@@ -27,6 +27,8 @@ MAX_WORK = 500_000_000
 #: CEL's own bound on all iterations of one evaluation.
 MAX_ITERATIONS = 10_000
 ELEMENT_WEIGHT = 16
+#: A number, as JSON and with its comma; about.
+NUMBER_BYTES = 8
 _INT64 = 2**63
 
 
@@ -52,37 +54,37 @@ class Weight:
 
     def _add(self, value: object, depth: int) -> int:
         kind = type(value)
-        weight = ELEMENT_WEIGHT
         if kind is str:
             length = len(value)  # type: ignore[arg-type]
-            weight += length
             self.longest_text = max(self.longest_text, length)
-        elif kind is int:
+            self._count(length + 2)
+            return ELEMENT_WEIGHT + length
+        if isinstance(value, (list, tuple, Mapping)):
+            return self._add_container(value, depth)
+        if kind is int:
             if not -_INT64 <= value < _INT64:  # type: ignore[operator]
                 raise ExpressionError("an integer beyond 64 bits can't be used in an expression")
         elif kind is float:
             if not math.isfinite(value):  # type: ignore[arg-type]
                 raise ExpressionError(f"{value} can't be used in an expression")
-        elif isinstance(value, (list, tuple, Mapping)):
-            return self._add_container(value, depth)
         elif kind is not bool and value is not None:
             raise ExpressionError(f"{kind_of(value)} can't be used in an expression; only JSON can")
-        self._count(weight)
-        return weight
+        self._count(NUMBER_BYTES)
+        return ELEMENT_WEIGHT
 
     def _add_container(self, value: list[object] | tuple[object, ...] | Mapping[object, object], depth: int) -> int:
         if depth >= MAX_INPUT_DEPTH:
             raise ExpressionError(f"the values used are nested more than {MAX_INPUT_DEPTH} deep; do this in an action")
         weight = ELEMENT_WEIGHT
         self.longest_list = max(self.longest_list, len(value))
-        self._count(weight)
+        self._count(2)
         elements: Iterable[object] = value
         if isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str):
                     raise ExpressionError("a mapping whose keys are not strings can't be used in an expression")
                 weight += len(key)
-                self._count(len(key))
+                self._count(len(key) + 3)
             elements = value.values()
         for element in elements:
             one = self._add(element, depth + 1)
@@ -90,8 +92,8 @@ class Weight:
             weight += one
         return weight
 
-    def _count(self, weight: int) -> None:
-        self.size_bytes += weight
+    def _count(self, size_bytes: int) -> None:
+        self.size_bytes += size_bytes
         if self.size_bytes > MAX_INPUT_BYTES:
             raise ExpressionError(
                 f"the values used have more than {MAX_INPUT_BYTES} bytes; "
@@ -113,7 +115,7 @@ def check_cost(source: Source, weight: Weight, body_weight: int) -> None:
     length = max(weight.longest_list, commas + 1)
     if "split" in names:
         length = max(length, text)
-    length *= pluses + 1
+    length *= _list_pluses(source) + 1
     iterations = _iterations(source, length)
     _check_loops(source, length)
     work = iterations * body_weight
@@ -129,6 +131,19 @@ def check_cost(source: Source, weight: Weight, body_weight: int) -> None:
     builds = pluses or any(name in ("replace", "join", "format") for name in names)
     if builds and _text_bound(source, names, pluses, commas, text, length, weight.size_bytes) > MAX_TEXT_BYTES:
         raise ExpressionError(f"it could build more than {MAX_TEXT_BYTES} bytes of text. Do this in an action")
+
+
+def _list_pluses(source: Source) -> int:
+    """How often `+` may lengthen a list that is looped over: not beside a literal, nor in a body without a loop."""
+    nested = any(loop.depth for loop in source.loops)
+    count = 0
+    for position, token in enumerate(source.tokens):
+        if token.kind != "mark" or token.text != "+":
+            continue
+        beside_literal = any(other.kind in ("string", "number") for other in source.tokens[position - 1 : position + 2])
+        in_body = any(low <= position < high for low, high in source.bodies)
+        count += not beside_literal and (nested or not in_body)
+    return count
 
 
 def _iterations(source: Source, length: int) -> int:

@@ -61,7 +61,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A variable that stands for a path in the rewritten source."""
+    """A place where a variable stands for a path in the rewritten source; the same path has the same variable."""
 
     variable: str
     path: Path
@@ -91,8 +91,10 @@ class Source:
     loops: tuple[Loop, ...]
     #: Set when the expression is nothing but a path.
     plain: Path | None
-    #: Names and marks, for estimates of cost.
+    #: Of the text.
     tokens: tuple[Token, ...]
+    #: Half-open ranges of tokens: what loops do for each element.
+    bodies: tuple[tuple[int, int], ...]
     #: (offset in the rewritten source, offset in the text) behind each path, in order.
     moves: tuple[tuple[int, int], ...]
 
@@ -142,6 +144,7 @@ def read_source(text: str) -> Source:
     prefix = _free_prefix(tokens)
     pieces: list[str] = []
     uses: list[Use] = []
+    variables: dict[Path, str] = {}
     moves = [(0, 0)]
     plain: Path | None = None
     done = position = 0
@@ -155,14 +158,14 @@ def read_source(text: str) -> Source:
             plain = path
         first, last = tokens[start], tokens[end - 1]
         length = last.offset + len(last.text) - first.offset
-        variable = f"{prefix}{len(uses)}"
+        variable = variables.setdefault(path, f"{prefix}{len(variables)}")
         uses.append(Use(variable, path, sum(low <= position < high for low, high in bodies)))
         pieces += [text[done : first.offset], variable]
         done = first.offset + length
         moves.append((sum(map(len, pieces)), done))
         position = end
     pieces.append(text[done:])
-    return Source(text, "".join(pieces), prefix, tuple(uses), loops, plain, tuple(tokens), tuple(moves))
+    return Source(text, "".join(pieces), prefix, tuple(uses), loops, plain, tuple(tokens), tuple(bodies), tuple(moves))
 
 
 def _is_root(tokens: list[Token], position: int) -> bool:

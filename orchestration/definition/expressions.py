@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Final
 
 from orchestration.definition.cel import Program
@@ -21,6 +22,8 @@ __all__ = ["ABSENT", "Condition", "Expression", "ItemSource", "Path", "Scope", "
 OPENING: Final = "${{"
 #: Stands for a literal `${{`.
 ESCAPED: Final = "$${{"
+#: Longest text with expressions in it; a large value can be inserted again and again.
+MAX_TEXT_LENGTH = 16_777_216
 
 _Render = Callable[[Scope], object]
 
@@ -188,7 +191,7 @@ def _closing(text: str, start: int) -> int:
     depth = 0
     window = text[start : start + MAX_SOURCE_BYTES + 2]
     tokens = tokenize(window)
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, after in zip_longest(tokens, tokens[1:]):
         if token.kind != "mark":
             continue
         if token.text == "{":
@@ -261,7 +264,19 @@ def _compile_text(text: str, found: list[Expression]) -> _Render | None:
         only = parts[0]
         assert not isinstance(only, str)
         return only
-    return lambda scope: "".join([part if isinstance(part, str) else _formatted(part(scope)) for part in parts])
+    return lambda scope: _join(parts, scope)
+
+
+def _join(parts: list[str | _Render], scope: Scope) -> str:
+    texts: list[str] = []
+    length = 0
+    for part in parts:
+        text = part if isinstance(part, str) else _formatted(part(scope))
+        length += len(text)
+        if length > MAX_TEXT_LENGTH:
+            raise ExpressionError(f"text with expressions in it is longer than {MAX_TEXT_LENGTH} characters")
+        texts.append(text)
+    return "".join(texts)
 
 
 def _formatted(value: object) -> str:

@@ -42,7 +42,7 @@ def _list_of_names(value: object) -> object:
 def _for_each(value: object) -> object:
     if isinstance(value, Mapping):
         if set(value) != {"range"}:
-            raise PydanticCustomError("for_each", "as a mapping it must be {{range: N}}, and nothing else")
+            raise PydanticCustomError("for_each", "as a mapping it must be {range: N}, and nothing else")
         count = value["range"]
         if isinstance(count, str) or (isinstance(count, int) and not isinstance(count, bool) and count >= 0):
             return value
@@ -53,7 +53,7 @@ def _for_each(value: object) -> object:
     if isinstance(value, (str, list)):
         return value
     raise PydanticCustomError(
-        "for_each", "must be an expression, a list or {{range: N}}; it is {shown}", {"shown": kind_of(value)}
+        "for_each", "must be an expression, a list or {range: N}; it is {shown}", {"shown": kind_of(value)}
     )
 
 

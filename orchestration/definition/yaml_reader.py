@@ -106,8 +106,7 @@ class _Reader:
             message = error.problem or error.context or "not YAML"
             hint = ""
             line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-            indent = re.match(r"[ \t]*", text.split("\n")[line - 1] if line else "")
-            if indent and "\t" in indent.group():
+            if "\t" in _indentation(text, line):
                 message, hint = "a tab in the indentation", "YAML is indented with spaces"
             raise DefinitionError([*self._problems, Problem(message, "", self._file, line, column, hint)]) from None
         except yaml.YAMLError as error:
@@ -188,6 +187,12 @@ class _Reader:
 
 def _place(event: Any) -> tuple[int, int]:
     return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _indentation(text: str, line: int) -> str:
+    lines = text.split("\n")
+    whole = lines[line - 1] if 0 < line <= len(lines) else ""
+    return whole[: len(whole) - len(whole.lstrip(" \t"))]
 
 
 def _first_unprintable(text: str) -> tuple[int, int]:
