@@ -16,11 +16,11 @@ from pathlib import Path
 from config.settings import Settings, get_settings
 from orchestration.errors import ServiceUnreachable
 from orchestration.registry import load_actions
-from orchestration.state.client import check
 from orchestration.state.live import LiveState
 from orchestration.store.pool import Database
 from parallelizer.cli.failures import WrongUse
 from parallelizer.cli.stack import stack_urls, temporary_stack
+from parallelizer.services.reach import redis_answers
 from parallelizer.services.record import read_record
 
 #: The command line asks one thing at a time.
@@ -103,7 +103,7 @@ def _connected(urls: tuple[str, str], own_stack_logs: Path | None) -> Services:
     os.environ["REDIS_URL"], os.environ["DATABASE_URL"] = urls
     get_settings.cache_clear()
     settings = get_settings()
-    check(urls[0])
+    redis_answers(urls[0])
     database = Database(
         urls[1], pool_size=POOL_SIZE, statement_timeout_seconds=settings.statement_timeout_seconds,
         application_name="parallelizer cli",

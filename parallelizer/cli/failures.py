@@ -38,7 +38,7 @@ ERROR_LOG = "cli-errors.log"
 _PASSWORD_IN_URL = re.compile(r"(\w+://[^\s:/@]*:)\S+@")
 
 
-class WrongUse(Exception):  # noqa: N818 - it is the user's, not an error of ours
+class WrongUse(Exception):
     """What was asked for can't be done as it was asked; the message says why and what would work."""
 
 

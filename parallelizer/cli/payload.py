@@ -35,7 +35,7 @@ def read_payload(option: str | None, max_bytes: int) -> dict[str, Any]:
     except ValueError as error:
         raise PayloadError(f"{origin} can't be a payload: {error}") from None
     if not isinstance(payload, dict):
-        raise PayloadError(f"{origin} must be a JSON object, as in {{\"order_id\": 7}}, not {_kind(payload)}")
+        raise PayloadError(f'{origin} must be a JSON object, as in {{"order_id": 7}}, not {_kind(payload)}')
     if _deeper_than(payload, MAX_DEPTH):
         raise PayloadError(f"{origin} is nested deeper than {MAX_DEPTH} levels")
     return payload

@@ -53,3 +53,10 @@ def local_time(moment: datetime | None) -> str:
 def rfc3339(moment: datetime | None) -> str | None:
     """A time as programs read it: UTC, microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z") if moment else None
+
+
+def error_in_words(error: object) -> str:
+    """A recorded error (an object with `type` and `message`) as `Type: message`."""
+    if isinstance(error, dict):
+        return ": ".join(str(error[part]) for part in ("type", "message") if error.get(part))
+    return str(error) if error is not None else ""

@@ -17,10 +17,11 @@ from orchestration.errors import DefinitionError
 from orchestration.plan.compile import compile_plan
 from orchestration.store.workflows import list_workflows, register_version
 from parallelizer.cli.connect import load_known_actions, read_settings, services_for_reading
-from parallelizer.cli.failures import WRONG_USE
+from parallelizer.cli.failures import WRONG_USE, WrongUse
 from parallelizer.cli.output import AsJson, console_for, print_json
 from parallelizer.cli.source import PublishedName, load_published, read_file, read_source
 from parallelizer.cli.words import local_time, rfc3339
+from parallelizer.rendering import RENDERERS
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded servers; by default DATA_DIR.")]
 DefinitionFile = Annotated[Path, typer.Argument(metavar="FILE", help="A definition: .yaml, .yml or .json.")]
@@ -34,9 +35,18 @@ class Form(StrEnum):
     PYTHON = "python"
 
 
+class Picture(StrEnum):
+    """How a graph is drawn."""
+
+    TEXT = "text"
+    MERMAID = "mermaid"
+    DOT = "dot"
+    SVG = "svg"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
-    for command in (validate, publish, workflows):
+    for command in (validate, graph, publish, workflows):
         app.command()(command)
 
 
@@ -66,6 +76,29 @@ def validate(
     else:
         actions, branches = len(plan.actions), len(plan.branches)
         print(f"{file}: {definition.name} is right: {actions:,} actions in {branches:,} branches")
+
+
+def graph(
+    workflow: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A definition, or a published NAME[@VERSION].")],
+    picture: Annotated[Picture, typer.Option("--format", help="How to draw it.")] = Picture.TEXT,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the picture to this file.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw the graph of a workflow."""
+    settings = read_settings(data_dir)
+    load_known_actions(settings)
+    source = read_source(workflow, settings.max_actions)
+    if isinstance(source, PublishedName):
+        with services_for_reading(settings) as services:
+            source = load_published(services.database, source, settings.max_actions)
+    drawn = RENDERERS[picture](compile_plan(source)).rstrip("\n") + "\n"
+    if output is None:
+        print(drawn, end="")
+        return
+    try:
+        output.write_text(drawn, encoding="utf-8")
+    except OSError as error:
+        raise WrongUse(f"can't write {output}: {error.strerror}") from None
 
 
 def publish(file: DefinitionFile, data_dir: DataDir = None, as_json: AsJson = False) -> None:

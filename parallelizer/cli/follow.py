@@ -1,0 +1,129 @@
+"""Follows one run to its end: asks the reports how far it is, draws it, and reads the result from Celery."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from orchestration import reports
+from orchestration.reports import RunProgress, TaskReport
+from parallelizer.cli.connect import Services
+from parallelizer.cli.view import LiveView, PlainLines, final_table
+from parallelizer.cli.words import error_in_words, one_line, seconds_in_words, style_of
+
+#: Between two looks, seconds: short at first, since most workflows take milliseconds, then ten times a second.
+FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.01, 0.1
+#: Lines of text appear less often than a picture changes.
+PLAIN_LOOK_SECONDS = 0.5
+#: Errors shown while the run goes on; the rest is counted, and `status --tasks` lists them all.
+MOST_ERRORS = 20
+#: A run that no worker has taken up after this long, seconds, is worth a remark.
+PATIENCE_SECONDS = 5.0
+#: How long the end of a run may take to reach PostgreSQL before the table is printed as it is, seconds.
+RECORDED_SECONDS = 5.0
+
+
+class Result(Protocol):
+    """What is used of Celery's `AsyncResult`."""
+
+    def ready(self) -> bool: ...
+    def get(self, timeout: float | None = ...) -> Any: ...
+
+
+class Follower:
+    """Shows one run on one console."""
+
+    def __init__(self, services: Services, console: Console, flow_session_id: str) -> None:
+        self._services = services
+        self._console = console
+        self._id = flow_session_id
+        self._errors_shown: set[tuple[str, int | None]] = set()
+
+    def until_ready(self, result: Result, workflow: str, needs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Show the run until its result is there.
+
+        Args: needs: each action's direct predecessors.
+        Returns: the result of `run_workflow`. Raises: what the task raised.
+        """
+        live_view, plain = LiveView(workflow, needs), PlainLines()
+        started = time.monotonic()
+        next_look, wait, remarked = started, FIRST_LOOK_SECONDS, False
+        with ExitStack() as stack:
+            live = (
+                Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+            )
+            if live is not None:
+                stack.enter_context(live)
+            while not result.ready():
+                time.sleep(wait)
+                wait = min(LOOK_SECONDS, wait * 2)
+                if time.monotonic() < next_look:
+                    continue
+                next_look = time.monotonic() + (PLAIN_LOOK_SECONDS if live is None else wait)
+                progress = self._progress()
+                if progress is None:
+                    if not remarked and time.monotonic() - started > PATIENCE_SECONDS:
+                        remarked = True
+                        self._console.print("No worker has taken up the run yet; does one run? (parallelizer doctor)")
+                    continue
+                self._print_new_errors(progress)
+                if live is not None:
+                    live.update(live_view.draw(progress, datetime.now(UTC), self._console.height), refresh=True)
+                else:
+                    self._print_lines(plain.changes(progress))
+        ended: dict[str, Any] = result.get(timeout=PATIENCE_SECONDS)
+        return ended
+
+    def print_end(self, ended: Mapping[str, Any]) -> None:
+        """Print how the run ended: the errors not shown yet, a row for each action, and one line."""
+        until = time.monotonic() + RECORDED_SECONDS
+        progress = self._progress()
+        while progress is not None and not progress.recorded and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS / 2)
+            progress = self._progress()
+        if progress is not None:
+            self._print_new_errors(progress)
+            self._console.print(final_table(progress))
+        self._console.print(summary_line(ended))
+
+    def _progress(self) -> RunProgress | None:
+        return reports.progress(self._services.database, self._services.live, self._id)
+
+    def _print_new_errors(self, progress: RunProgress) -> None:
+        failed = sum(action.failed for action in progress.actions)
+        if failed <= len(self._errors_shown) or len(self._errors_shown) >= MOST_ERRORS:
+            return
+        for task in reports.failures(self._services.database, self._id, limit=MOST_ERRORS):
+            if (task.action, task.item) not in self._errors_shown:
+                self._errors_shown.add((task.action, task.item))
+                self._console.print(error_line(task), soft_wrap=True)
+        if len(self._errors_shown) >= MOST_ERRORS:
+            self._console.print(f"… further errors are in: parallelizer status {self._id} --tasks", soft_wrap=True)
+
+    def _print_lines(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._console.print(line, markup=False, soft_wrap=True)
+
+
+def error_line(task: TaskReport) -> Text:
+    """One failed task in a line."""
+    name = task.action if task.item is None else f"{task.action}[{task.item}]"
+    sign = Text(f"✘ {name} ", style="red")
+    return sign.append(one_line(f"{task.status}: {error_in_words(task.error)}"), style="default")
+
+
+def summary_line(ended: Mapping[str, Any]) -> Text:
+    """The result of a run in one line."""
+    status, counts = str(ended["status"]), ended["counts"]
+    numbers = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+    duration = ended["duration_seconds"]
+    took = f" in {seconds_in_words(duration)}" if duration is not None else ""
+    line = Text.assemble((str(ended["workflow"]), "bold"), f" {ended['version']}: ", (status, style_of(status)), took)
+    return line.append(f" ({numbers or 'nothing ran'})  {ended['flow_session_id']}")
