@@ -19,7 +19,7 @@ from kombu.utils import json
 from config.settings import get_settings
 from orchestration.engine.processor import EnhancedParallelProcessor, Fork
 from orchestration.engine.runner import TOUR_SECONDS
-from orchestration.vocabulary import Publication
+from orchestration.vocabulary import Publication, Verdict
 from tasks.celery_app import app
 
 
@@ -33,7 +33,8 @@ class ProcessorTask(Task):  # type: ignore[misc]
         """Park the signature that stands for this task from now on, open the session, and go on as its first runner."""
         processor, fork = self.request.fork
         del self.request.fork
-        processor.open_fork(fork, json.dumps(sig))
+        if processor.open_fork(fork, json.dumps(sig)) is Verdict.GO:
+            processor.run_fork(fork)
         raise Ignore("the flow session goes on; its completion has this task's id")
 
 

@@ -65,7 +65,7 @@ class UpkeepLoop:
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._updater = Updater(
-            StatusStream(self._live.client, settings.namespace), self._database, worker, batch_rows=settings.status_batch_rows
+            StatusStream(settings.redis_url, settings.namespace), self._database, worker, batch_rows=settings.status_batch_rows
         )
         self._duties = [
             Duty("renew leases", settings.lease_seconds / 3, self.renew_leases),

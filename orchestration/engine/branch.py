@@ -150,6 +150,8 @@ class EnhancedBranchProcessor:
                     deadline_ns = time.monotonic_ns() + int(context.branch_timeout_seconds * 1e9)
                 kept = self._keep(action, task, NO_ITEM)
                 if action is last:
+                    if action.durability is Durability.SYNC:
+                        context.write_now(encode_rows([row]))
                     end.rows.append(row)
                     if action.name in context.reads:
                         end.results.append((action.name, kept))
@@ -262,6 +264,8 @@ class EnhancedBranchProcessor:
                 if keep_values:
                     values.append(kept)
                 settled += 1
+            if action.durability is Durability.SYNC:
+                context.write_now(encode_rows(rows))
         finally:
             scope.item = scope.item_index = ABSENT
         context.metrics_recorder.branches += settled

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 import orjson
 from opentelemetry import trace
 
+from orchestration.channel.parse import parse_entry
+from orchestration.definition.expressions import Scope
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
 from orchestration.errors import ExpressionError, WorkflowExecutionError
-from orchestration.definition.expressions import Scope
 from orchestration.plan import Plan, PlannedAction
 from orchestration.state.live import PAYLOAD_FIELD, LiveState
 from orchestration.store import results as stored_results
+from orchestration.store.updates import write_rows
 from orchestration.vocabulary import Claim
 
 if TYPE_CHECKING:
@@ -161,6 +163,13 @@ class ProcessingContext:
             assert action.items is not None
             items = self._items[action.name] = action.items.resolve(self.scope())
         return items
+
+    def write_now(self, rows: bytes) -> None:
+        """Commit rows of the status channel to PostgreSQL before going on; the channel brings them again, in vain."""
+        now_us = self.stores.live.now_us()
+        fields = {"s": self.flow_session_id, "d": self.day, "t": str(now_us), "w": self.worker}
+        entry = parse_entry("", [*((name.encode(), value.encode()) for name, value in fields.items()), (b"b", rows)])
+        write_rows(self.stores.database, entry.tasks, entry.branches, entry.sessions, entry.dead_letters)
 
     def _view(self, name: str, raw: bytes) -> TaskView:
         kind, text = raw[:1], raw[1:]

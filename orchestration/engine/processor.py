@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from orchestration.plan import Branch
 from orchestration.state.live import NewSession, Runner
 from orchestration.state.rows import encode_rows
 from orchestration.store import sessions
-from orchestration.vocabulary import Claim, Settlement, Verdict
+from orchestration.vocabulary import Settlement, Verdict
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -63,6 +63,11 @@ class Fork:
     end: BranchEnd | None = None
     #: It is open already: the message came again.
     is_open: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the first branch has come to a step that must be tried again later."""
+        return self.end is not None and self.end.retry_after_ms is not None
 
 
 @dataclass(slots=True)
@@ -119,36 +124,40 @@ class EnhancedParallelProcessor:
         return Fork(request, version, row, context, runner, first, end)
 
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
-        """Open the session with its completion parked, and go on as its first runner until there is no more to do here.
+        """Open the session with its completion parked and this process as its first runner.
 
-        Returns: why this runner left; its session goes on without it, or has ended.
+        Returns: GO, to be followed by `run_fork`; else why there is nothing to do here (the message came a second time).
         """
         context, live = fork.context, self.stores.live
-        plan, end = fork.version.plan, fork.end
         lease_us = int(self.settings.lease_seconds * 1e6)
         if not fork.is_open:
-            waits = end is not None and end.retry_after_ms is not None
-            ready = [plan.branches[name] for name in plan.roots] if end is None or waits else []
-            new = NewSession(
-                workflow=fork.version.workflow, version_id=fork.version.version_id, day=context.day, limit=context.limit,
-                branch_timeout_seconds=context.branch_timeout_seconds, signature=signature,
-                open_branches=len(plan.branches) - (0 if ready else 1), priority=fork.request.priority,
-                queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
-                rows=b"" if end is None or waits else encode_rows(end.rows),
-                counts=end.counts if end and not waits else {}, results=end.results if end and not waits else (),
-                ready=[(branch.name, branch.queue) for branch in ready],
-                joins=join_steps(fork.first) if fork.first and not ready else (),
-                **({"outcome": end.outcome} if end else {}),
-            )  # fmt: skip
             live.put_payload(fork.request.flow_session_id, orjson.dumps(context.payload))
-            verdict, publications = live.open_session(fork.runner, new, lease_us)
+            verdict, publications = live.open_session(fork.runner, _new_session(fork, signature), lease_us)
             self.links.publish_runners(publications)
             if verdict is Verdict.GO:
-                return self._run_open(context, fork.runner, end if waits else None)
+                return verdict
         started = live.start_runner(fork.runner, lease_us)
         if started.verdict is Verdict.ENDED:
             self.links.publish_completion(fork.request.flow_session_id, started.signature)
-        return self._run_open(context, fork.runner) if started.verdict is Verdict.GO else started.verdict
+        return started.verdict
+
+    def run_fork(self, fork: Fork) -> Verdict:
+        """Go on as the first runner of a session that was just opened, until there is no more to do here.
+
+        Returns: why this runner left; its session goes on without it, or has ended.
+        """
+        loop = RunnerLoop(fork.context, fork.runner, self.spawn_branch_processor(fork.context, fork.runner), self.links)
+        settlements: list[Settlement] = []
+        if fork.waits and fork.end is not None:
+            # the first branch was begun before the session was open: it is claimed only to be put aside
+            delay_us, rows = (fork.end.retry_after_ms or 0) * 1000, encode_rows(fork.end.rows)
+            settlements = [
+                Settlement(claim, "defer", rows=rows, delay_us=delay_us, retry=fork.end.retry)
+                for claim in loop.settle([]).claims
+            ]
+            if not settlements:
+                return Verdict.STOP
+        return self._run(fork.context, loop, settlements)
 
     def process_branches_parallel(self, flow_session_id: str, runner: str, queue: str) -> Verdict:
         """Run branches of an open session as one of its runners, until there is no more to do here.
@@ -162,7 +171,7 @@ class EnhancedParallelProcessor:
         if started.verdict is not Verdict.GO:
             return started.verdict
         context = self._context(flow_session_id, started.version_id, started.day)
-        return self._run_open(context, registered)
+        return self._run(context, RunnerLoop(context, registered, self.spawn_branch_processor(context, registered), self.links))
 
     def spawn_branch_processor(self, context: ProcessingContext, runner: Runner) -> EnhancedBranchProcessor:
         """What runs claims of this session for this runner."""
@@ -190,24 +199,13 @@ class EnhancedParallelProcessor:
         self._contexts.pop(flow_session_id, None)
         return result
 
-    def _run_open(self, context: ProcessingContext, runner: Runner, waits: BranchEnd | None = None) -> Verdict:
-        loop = RunnerLoop(context, runner, self.spawn_branch_processor(context, runner), self.links)
-        settlements: list[Settlement] = []
-        if waits is not None:
-            # the first branch was begun before the session was open: it is claimed only to be put aside
-            claims: tuple[Claim, ...] = loop.settle([]).claims
-            settlements = [
-                Settlement(claim, "defer", rows=encode_rows(waits.rows), delay_us=(waits.retry_after_ms or 0) * 1000, retry=waits.retry)
-                for claim in claims
-            ]
-            if not settlements:
-                return Verdict.STOP
+    def _run(self, context: ProcessingContext, loop: RunnerLoop, settlements: Sequence[Settlement] = ()) -> Verdict:
         with context.span_factory.start_as_current_span("workflow_execution"):
             verdict = loop.run(settlements)
         recorder = context.metrics_recorder
         _log.debug(
-            "[PARALLELIZER] runner %s left (%s) after %d branches, %d tasks, %.3f s busy",
-            runner.runner, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
+            "[PARALLELIZER] a runner of %s left (%s); this process has run %d branches, %d tasks, %.3f s for it",
+            context.flow_session_id, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
         )  # fmt: skip
         return verdict
 
@@ -224,6 +222,24 @@ class EnhancedParallelProcessor:
 
     def _runner(self, flow_session_id: str, runner: str, queue: str) -> Runner:
         return Runner(flow_session_id, runner, f"{self.worker}/{uuid.uuid4().hex[:12]}", queue, self.worker)
+
+
+def _new_session(fork: Fork, signature: str) -> NewSession:
+    """What is opened: the first branch has run already, or it is ready with the other roots."""
+    context, plan, end = fork.context, fork.version.plan, fork.end
+    common = {
+        "workflow": fork.version.workflow, "version_id": fork.version.version_id, "day": context.day,
+        "limit": context.limit, "branch_timeout_seconds": context.branch_timeout_seconds, "signature": signature,
+        "priority": fork.request.priority,
+        "queues": sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
+    }  # fmt: skip
+    if fork.first is None or end is None or fork.waits:
+        ready = [(name, plan.branches[name].queue) for name in plan.roots]
+        return NewSession(**common, open_branches=len(plan.branches), ready=ready)
+    return NewSession(
+        **common, open_branches=len(plan.branches) - 1, rows=encode_rows(end.rows), counts=end.counts,
+        results=end.results, joins=join_steps(fork.first), outcome=end.outcome,
+    )  # fmt: skip
 
 
 def process_workflow(
