@@ -6,8 +6,11 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,12 +19,27 @@ import psycopg2
 import pytest
 
 from config.settings import load_settings
+from orchestration.errors import ServiceUnreachable
 from parallelizer.services.attach import stack_urls, temporary_stack
+from parallelizer.services.reach import database_answers, redis_answers
 from parallelizer.services.record import FILE_NAME, read_record
 from parallelizer.services.stack import StackRunning
-from tests.support.commands import RunningCommand, parallelizer, running_command, wait_all_gone
+from tests.support.commands import (
+    WAIT_SECONDS,
+    RunningCommand,
+    clean_environment,
+    parallelizer,
+    running_command,
+    wait_all_gone,
+)
 
 UP = ("up", "--concurrency", "1", "--grace", "5")
+SUBMIT = """
+import sys
+from tasks import run_workflow
+sleep = {"uses": "tests.begin_and_sleep", "with": {"path": sys.argv[1], "seconds": 600}}
+run_workflow.delay({"name": "long", "actions": {"sleep": sleep}})
+"""
 
 
 @pytest.fixture
@@ -44,13 +62,44 @@ def up(data_dir: Path) -> Iterator[RunningCommand]:
     yield from start(data_dir)
 
 
+@pytest.fixture(scope="module")
+def shared_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="parallelizer-tests-"))
+    folder.chmod(0o711)
+    yield folder / "data"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def shared_up(shared_folder: Path) -> Iterator[RunningCommand]:
+    """One stack for the tests that leave it as they found it."""
+    yield from start(shared_folder)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Return when the condition holds."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    look = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        look.wait(0.02)
+
+
+def is_reachable(check: Callable[[str], None], url: str) -> bool:
+    try:
+        check(url)
+    except ServiceUnreachable:
+        return False
+    return True
+
+
 def execute(url: str, statement: str) -> list[tuple[object, ...]]:
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_up_cleanly_and_no_process_is_left(
     up: RunningCommand, data_dir: Path, number: signal.Signals
 ) -> None:
@@ -77,36 +126,60 @@ def test_kill_9_of_up_leaves_no_process_and_the_next_up_finds_the_data(up: Runni
     wait_all_gone(below)
 
 
-def test_a_dead_worker_is_started_again_and_up_says_so(up: RunningCommand) -> None:
-    worker = next(process for process in up.descendants() if "worker-1." in " ".join(process.cmdline()))
+def test_asking_twice_does_not_wait_for_what_the_workers_run(data_dir: Path) -> None:
+    begun = data_dir.parent / "begun"
+    for up in start(data_dir, "--grace", "600", ACTION_MODULES="tests.support.actions"):
+        record = read_record(data_dir)
+        assert record is not None
+        client = clean_environment(REDIS_URL=record.redis_url, DATABASE_URL=record.database_url)
+        subprocess.run([sys.executable, "-c", SUBMIT, str(begun)], env=client, check=True)
+        until(begun.exists, "the action runs")
+        below = up.descendants()
+        up.send(signal.SIGINT)
+        up.wait_for("stopping; workers may finish what they run, for 600 s")
+        up.send(signal.SIGINT)
+        assert up.wait() == 0
+        wait_all_gone(below, 1)
+
+
+def test_a_dead_worker_is_started_again_and_up_says_so(shared_up: RunningCommand) -> None:
+    ready = shared_up.output.count(" ready.")
+    worker = next(process for process in shared_up.descendants() if "worker-1." in " ".join(process.cmdline()))
     below = worker.children(recursive=True)
     worker.kill()
-    up.wait_for("worker-1 was killed by SIGKILL; starting it again in 0.5 s")
+    shared_up.wait_for("worker-1 was killed by SIGKILL; starting it again in 0.5 s")
     wait_all_gone(below)
-    up.wait_for(" ready.", times=2)
+    shared_up.wait_for(" ready.", times=ready + 1)
 
 
 def test_a_dead_server_is_started_again_where_it_was(up: RunningCommand, data_dir: Path) -> None:
-    server = next(process for process in up.descendants() if process.name() == "valkey-server")
-    server.kill()
-    up.wait_for("the embedded Redis server was killed by SIGKILL; starting it again in 0.5 s")
-    findings = json.loads(parallelizer("doctor", "--json", "--data-dir", str(data_dir)).stdout)["findings"]
-    assert {finding["check"]: finding["grade"] for finding in findings}["redis"] in ("ok", "unreachable")
+    record = read_record(data_dir)
+    assert record is not None
+    for program, name in (("valkey-server", "Redis server"), ("postgres", "PostgreSQL")):
+        next(process for process in up.descendants() if process.name() == program).kill()
+        up.wait_for(f"the embedded {name} was killed by SIGKILL; starting it again in 0.5 s")
+    until(lambda: is_reachable(redis_answers, record.redis_url), "Redis is back")
+    until(lambda: is_reachable(database_answers, record.database_url), "PostgreSQL is back")
 
 
-def test_while_up_runs_others_find_it_and_a_second_one_is_refused(up: RunningCommand, data_dir: Path) -> None:
-    assert stack_urls(data_dir, load_settings(redis_url=None, database_url=None)) is not None
-    second = parallelizer(*UP, "--data-dir", str(data_dir))
+def test_while_up_runs_others_find_it_and_a_second_one_is_refused(
+    shared_up: RunningCommand, shared_folder: Path
+) -> None:
+    assert stack_urls(shared_folder, load_settings(redis_url=None, database_url=None)) is not None
+    second = parallelizer(*UP, "--data-dir", str(shared_folder))
     assert second.returncode == 2
-    assert f"process {up.process.pid}" in second.stderr
+    assert f"process {shared_up.process.pid}" in second.stderr
     assert "parallelizer down" in second.stderr
-    doctor = parallelizer("doctor", "--json", "--data-dir", str(data_dir))
+    with pytest.raises(StackRunning), temporary_stack(load_settings(data_dir=shared_folder)):
+        pass
+
+
+def test_doctor_finds_nothing_wrong_with_a_running_stack(shared_up: RunningCommand, shared_folder: Path) -> None:
+    doctor = parallelizer("doctor", "--json", "--data-dir", str(shared_folder))
     findings = json.loads(doctor.stdout)["findings"]
     assert doctor.returncode == 0, doctor.stdout
-    assert {finding["grade"] for finding in findings} == {"ok"}
+    assert {finding["grade"] for finding in findings} == {"ok"}, shared_up.output
     assert {finding["check"] for finding in findings} >= {"redis", "postgresql", "migrations", "workers", "stack"}
-    with pytest.raises(StackRunning), temporary_stack(load_settings(data_dir=data_dir)):
-        pass
 
 
 def test_detached_up_returns_when_ready_and_down_stops_all_of_it(data_dir: Path) -> None:
