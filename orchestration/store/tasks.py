@@ -99,12 +99,14 @@ def failed_tasks(database: Database, flow_session_id: str, session_day: Day, lim
     return [_task(row) for row in rows]
 
 
-def sizes_of(database: Database, flow_session_id: str, session_day: Day) -> dict[str, Any]:
-    """What tasks that are no items gave, by action, where it is an object with a `total`: counts of a `for_each`."""
+def item_counts_of(
+    database: Database, flow_session_id: str, session_day: Day, actions: Iterable[str]
+) -> dict[str, dict[str, int]]:
+    """What each `for_each` of `actions` that has ended recorded: numbers of items, `total` and by status."""
     rows = database.fetch(
         "SELECT action, result FROM tasks WHERE session_day = %s AND flow_session_id = %s AND item = -1"
-        " AND result IS NOT NULL AND length(result::text) < 1000",
-        (session_day, flow_session_id),
+        " AND action = ANY (%s) AND result IS NOT NULL",
+        (session_day, flow_session_id, list(actions)),
     )
     return {action: result for action, result in rows if isinstance(result, dict) and "total" in result}
 
