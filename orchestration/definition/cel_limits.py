@@ -55,6 +55,7 @@ class Weight:
     def _add(self, value: object, depth: int) -> int:
         kind = type(value)
         if kind is str:
+            _refuse_nul(value)  # type: ignore[arg-type]
             length = len(value)  # type: ignore[arg-type]
             self.longest_text = max(self.longest_text, length)
             self._count(length + 2)
@@ -83,6 +84,7 @@ class Weight:
             for key in value:
                 if not isinstance(key, str):
                     raise ExpressionError("a mapping whose keys are not strings can't be used in an expression")
+                _refuse_nul(key)
                 weight += len(key)
                 self._count(len(key) + 3)
             elements = value.values()
@@ -99,6 +101,12 @@ class Weight:
                 f"the values used have more than {MAX_INPUT_BYTES} bytes; "
                 "only plain paths (payload.a.b) may be larger. Do this in an action"
             )
+
+
+def _refuse_nul(text: str) -> None:
+    if "\x00" in text:
+        # cel-expr-python 0.1.3 cuts strings off there.
+        raise ExpressionError("a string with a NUL character can't be used in an expression")
 
 
 def check_cost(source: Source, weight: Weight, body_weight: int) -> None:

@@ -56,9 +56,7 @@ def test_hostile_expressions_end_within_a_second_and_256_mb_in_a_living_process(
 @pytest.mark.parametrize("text", ESCAPES)
 def test_no_expression_escapes(text: str) -> None:
     one = Scope({"a": 1}, {"a": {"result": 1}}, item={"x": 1}, session={"id": "s"})
-    for attempt in (text, f"${{{{ {text} }}}}"):
-        with pytest.raises(ExpressionError):
-            if attempt == text:
-                Expression.of(text).evaluate(one)
-            else:
-                Template(attempt).render(one)
+    with pytest.raises(ExpressionError):
+        Expression.of(text).evaluate(one)
+    with pytest.raises(ExpressionError):
+        Template(f"${{{{ {text} }}}}").render(one)

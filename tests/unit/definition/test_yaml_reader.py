@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -94,7 +95,5 @@ def test_size_is_checked_before_parsing() -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No other exception than DefinitionError ever comes out."""
-    try:
+    with contextlib.suppress(DefinitionError):
         read_yaml(text)
-    except DefinitionError as error:
-        assert error.problems
