@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,7 @@ from config.settings import load_settings
 
 HERE = Path(__file__).resolve().parent
 Figures = dict[str, Any]
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -226,7 +227,9 @@ def figures(
 
 def print_comparison(columns: dict[str, Figures]) -> int:
     """Print every figure from every source side by side; return how many differ."""
-    table = Table(title="The workflow's figures, and the same ones computed without it", title_justify="left")
+    table = Table(
+        title="The workflow's figures, and the same ones computed without it", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("figure", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

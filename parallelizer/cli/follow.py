@@ -16,7 +16,7 @@ from orchestration import reports
 from orchestration.reports import RunProgress, TaskReport
 from parallelizer.cli.connect import Services
 from parallelizer.cli.view import LiveView, PlainLines, final_table
-from parallelizer.cli.words import error_in_words, one_line, seconds_in_words, style_of
+from parallelizer.cli.words import counts_in_words, error_in_words, one_line, seconds_in_words, style_of
 
 #: Between two looks, seconds: short at first, since most workflows take milliseconds, then ten times a second.
 FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.01, 0.1
@@ -91,7 +91,7 @@ class Follower:
         if progress is not None:
             self._print_new_errors(progress)
             self._console.print(final_table(progress))
-        self._console.print(summary_line(ended))
+        self._console.print(summary_line(ended), soft_wrap=True)
 
     def _progress(self) -> RunProgress | None:
         return reports.progress(self._services.database, self._services.live, self._id)
@@ -121,9 +121,8 @@ def error_line(task: TaskReport) -> Text:
 
 def summary_line(ended: Mapping[str, Any]) -> Text:
     """The result of a run in one line."""
-    status, counts = str(ended["status"]), ended["counts"]
-    numbers = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+    status, counts = str(ended["status"]), counts_in_words(ended["counts"])
     duration = ended["duration_seconds"]
     took = f" in {seconds_in_words(duration)}" if duration is not None else ""
     line = Text.assemble((str(ended["workflow"]), "bold"), f" {ended['version']}: ", (status, style_of(status)), took)
-    return line.append(f" ({numbers or 'nothing ran'})  {ended['flow_session_id']}")
+    return line.append(f" ({counts or 'nothing ran'})  {ended['flow_session_id']}")

@@ -32,7 +32,15 @@ from parallelizer.cli.output import AsJson, console_for, print_json, print_value
 from parallelizer.cli.payload import read_payload
 from parallelizer.cli.source import PublishedName, read_source
 from parallelizer.cli.submit import submit
-from parallelizer.cli.words import between, error_in_words, local_time, one_line, seconds_in_words, style_of
+from parallelizer.cli.words import (
+    between,
+    counts_in_words,
+    error_in_words,
+    local_time,
+    one_line,
+    seconds_in_words,
+    style_of,
+)
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded servers; by default DATA_DIR.")]
 
@@ -46,9 +54,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     workflow: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A definition, or a published NAME[@VERSION].")],
-    payload: Annotated[
-        str | None, typer.Option(help="A JSON object, @FILE with one, or @- for standard input.")
-    ] = None,
+    payload: Annotated[str | None, typer.Option(help="A JSON object, @FILE with one, or @- for stdin.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the run until it ends.")] = True,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -80,7 +86,7 @@ def run(
             follower.print_end(ended)
     if as_json:
         print_json(ended)
-    elif ended["output"] is not None:
+    elif ended["output"] not in (None, {}):
         print_value(console, "output", ended["output"])
     raise typer.Exit(OK if ended["status"] == RunStatus.SUCCEEDED else WORKFLOW_FAILED)
 
@@ -108,7 +114,7 @@ def status(
             item = "" if task.item is None else f"[{task.item}]"
             text = one_line(f"{task.action}{item} {task.status}: {error_in_words(task.error)}")
             console.print(f"  {text}", markup=False, soft_wrap=True)
-    if report.output is not None:
+    if report.output not in (None, {}):
         print_value(console, "output", report.output)
 
 
@@ -184,10 +190,9 @@ def _print_started(flow_session_id: str, workflow: str, as_json: bool) -> None:
 def _facts(report: RunReport) -> Table:
     table = Table.grid(padding=(0, 3, 0, 0))
     name = str(report.status)
-    counts = ", ".join(f"{count:,} {status.replace('_', ' ')}" for status, count in report.counts.items() if count)
     for word, value in (
         ("run", Text(report.flow_session_id)), ("workflow", Text(f"{report.workflow} {report.version}")),
-        ("status", Text(name, style=style_of(name))), ("tasks", Text(counts)),
+        ("status", Text(name, style=style_of(name))), ("tasks", Text(counts_in_words(report.counts))),
         ("started", Text(local_time(report.started_at))), ("finished", Text(local_time(report.finished_at))),
         ("time", Text(_duration(report))), ("error", Text(one_line(error_in_words(report.error)), style="red")),
     ):  # fmt: skip

@@ -105,7 +105,7 @@ def remaining(action: ActionProgress, now: datetime) -> timedelta | None:
 def fit(
     lines: Sequence[TreeLine], actions: Mapping[str, ActionProgress], height: int
 ) -> tuple[list[TreeLine], list[ActionProgress]]:
-    """Choose the lines there is room for: what runs and what failed first, then what waits, in the order of the tree."""
+    """Choose the lines there is room for: what runs and what failed first, then what waits, as the tree has them."""
     lines = [line for line in lines if line.name in actions]
     if len(lines) <= height:
         return list(lines), []
@@ -126,10 +126,17 @@ def _header(workflow: str, progress: RunProgress, now: datetime) -> Text:
     if progress.started_at is not None:
         end = progress.finished_at or now
         header.append(f"  {seconds_in_words(max(0.0, (end - progress.started_at).total_seconds()))}")
-    longest = max((left for action in progress.actions if (left := remaining(action, now)) is not None), default=None)
-    if longest is not None:
-        header.append(f", about {seconds_in_words(round(longest.total_seconds()))} of this step left", style="dim")
+    waits = [(left, action.name) for action in progress.actions if (left := remaining(action, now)) is not None]
+    if waits:
+        longest, name = max(waits)
+        header.append(f", about {_rounded(longest)} left in {name}", style="dim")
     return header
+
+
+def _rounded(time: timedelta) -> str:
+    """An estimate, no more exact than it is."""
+    seconds = max(1, round(time.total_seconds()))
+    return f"{seconds} s" if seconds < 60 else seconds_in_words(seconds)
 
 
 def _label(line: TreeLine, action: ActionProgress) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 #: Status of a run, task or branch → how it is drawn on a terminal: sign and style.
@@ -56,7 +57,17 @@ def rfc3339(moment: datetime | None) -> str | None:
 
 
 def error_in_words(error: object) -> str:
-    """A recorded error (an object with `type` and `message`) as `Type: message`."""
-    if isinstance(error, dict):
-        return ": ".join(str(error[part]) for part in ("type", "message") if error.get(part))
-    return str(error) if error is not None else ""
+    """A recorded error (an object with `type` and `message`) as `Type: message`, without the type's module."""
+    if not isinstance(error, dict):
+        return str(error) if error is not None else ""
+    kind = str(error.get("type") or "").rpartition(".")[2]
+    return ": ".join(part for part in (kind, str(error.get("message") or "")) if part)
+
+
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Tasks by status, always in the same order: `3,585 succeeded, 2 failed`."""
+    known = sorted(counts, key=lambda status: _ORDER.index(status) if status in _ORDER else len(_ORDER))
+    return ", ".join(f"{counts[status]:,} {status.replace('_', ' ')}" for status in known if counts[status])
+
+
+_ORDER = ("succeeded", "failed", "timed_out", "cancelled", "upstream_failed", "skipped", "running", "pending")

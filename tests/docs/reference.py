@@ -19,6 +19,12 @@ from parallelizer.cli.main import build_app
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WRITTEN_BY = "<!-- Written by `python -m tests.docs.reference`; change the source, not this file. -->"
 
+SOURCES_OF_SETTINGS = """\
+From the environment, a file `.env`, and the table `[processor]` of `parallelizer.toml` (another path in
+`PARALLELIZER_CONFIG`), where the names are in small letters; the first of these that has a setting wins. A wrong value
+stops the start with a message that names it. In TOML, `branch_timeout_seconds` is another name for
+`branch_processing_timeout_secs`."""
+
 
 def command_line() -> str:
     """`--help` of every command."""
@@ -35,14 +41,7 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         default = _shown_default(field.default)
         rows.append(f"| `{name.upper()}` | {default} | {_allowed(field)} | {field.description} |")
-    return "\n\n".join([
-        "# Settings", WRITTEN_BY,
-        "From the environment, a file `.env`, and the table `[processor]` of `parallelizer.toml` (another path in\n"
-        "`PARALLELIZER_CONFIG`), where the names are in small letters; the first of these that has a setting wins. A wrong\n"
-        "value stops the start with a message that names it. In TOML, `branch_timeout_seconds` is another name for\n"
-        "`branch_processing_timeout_secs`.",
-        "\n".join(rows),
-    ]) + "\n"  # fmt: skip
+    return "\n\n".join(["# Settings", WRITTEN_BY, SOURCES_OF_SETTINGS, "\n".join(rows)]) + "\n"
 
 
 def actions() -> str:

@@ -57,8 +57,9 @@ def test_the_first_workflow_of_the_readme_runs_as_it_is_told(tmp_path: Path) -> 
             (tmp_path / found["run"]).write_text(found["text"], encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    command = ["bash", "-e", "-c", commands]
     done = subprocess.run(
-        ["bash", "-e", "-c", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for greeted in ("Ada", "Grace", "Edsger"):

@@ -37,7 +37,7 @@ def test_a_large_graph_is_a_flat_list_and_a_deep_one_no_trouble() -> None:
     size = MOST_ACTIONS_IN_A_TREE
     deep = {str(n): [str(n - 1)] if n else [] for n in range(size)}
     assert drawn(deep) == [str(n) for n in range(size)]
-    large = {str(n): [] for n in range(size + 1)}
+    large: dict[str, list[str]] = {str(n): [] for n in range(size + 1)}
     assert drawn(large) == [str(n) for n in range(size + 1)]
 
 
