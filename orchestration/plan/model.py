@@ -31,8 +31,11 @@ class RetryPolicy:
 
     def delay_before(self, attempt: int) -> int:
         """Milliseconds to wait before `attempt` (2, 3, …), jitter included."""
-        wait = min(self.delay_ms * self.backoff ** (attempt - 2), self.max_delay_ms)
-        return max(0, round(wait * (1 + self.jitter * random.uniform(-1, 1))))
+        try:
+            wait = min(self.delay_ms * self.backoff ** (attempt - 2), self.max_delay_ms)
+        except OverflowError:
+            wait = self.max_delay_ms
+        return max(0, round(wait * (1 + self.jitter * random.uniform(-1, 1))))  # noqa: S311 - no secret
 
     def allows(self, attempt: int, error: BaseException) -> bool:
         """Whether `error` in `attempt` (1, 2, …) is followed by another attempt."""
