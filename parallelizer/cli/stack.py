@@ -55,7 +55,11 @@ def up(
     detach: Annotated[bool, typer.Option(help="Return when the stack is ready; logs go to <data dir>/log.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that workers may finish what they run at the end.")] = 30,
 ) -> None:
-    """Run the whole stack on this machine: servers that no URL names, schema, workers. Ctrl-C ends it."""
+    """Run the whole stack on this machine.
+
+    Starts a server for each of REDIS_URL and DATABASE_URL that is not set, migrates the database and runs workers, with
+    their logs. What dies is started again. Ctrl-C ends it all; a second one does not wait for what the workers run.
+    """
     settings = _settings(data_dir)
     plan = StackPlan(workers=workers, pool=_checked_pool(pool), grace_seconds=grace)
     if concurrency is not None:
@@ -70,7 +74,10 @@ def down(
     data_dir: DataDir = None,
     now: Annotated[bool, typer.Option(help="Don't let the workers finish what they run.")] = False,
 ) -> None:
-    """Stop what `parallelizer up` started in this data folder, and nothing else."""
+    """Stop what `up` started.
+
+    Nothing else is touched; with no stack in this data folder it says so.
+    """
     folder = _settings(data_dir).data_dir
     record = read_record(folder)
     if record is None:
@@ -94,7 +101,11 @@ def down(
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Check every service, version, setting and migration, and say what to do."""
+    """Check everything, say what to do.
+
+    Packages, actions, settings, Redis, PostgreSQL, schema, workers. Exit codes: 2 something is wrong, 3 a service is
+    out of reach.
+    """
     findings = []
     for finding in examine(_settings(data_dir)):
         findings.append(finding)
@@ -110,7 +121,10 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 def migrate(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Bring the schema of the database (DATABASE_URL, or the running stack's) to the newest revision."""
+    """Bring the database to our newest schema.
+
+    The database is DATABASE_URL, or the running stack's. Safe to repeat, and from two places at once.
+    """
     settings = _settings(data_dir)
     record = read_record(settings.data_dir)
     url = settings.database_url or (record.database_url if record is not None else None)

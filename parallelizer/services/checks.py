@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -25,11 +24,10 @@ from orchestration.errors import ActionError, ProcessorError, ServiceUnreachable
 from orchestration.registry import load_actions, registered_actions
 from orchestration.store import migrate
 from parallelizer.services.attach import stack_urls
+from parallelizer.services.packages import DISTRIBUTION, PACKAGES, strange_packages
 from parallelizer.services.reach import CONNECT_SECONDS, database_answers, open_redis, place_of, redis_answers
 from parallelizer.services.record import read_record
 
-DISTRIBUTION = "celery-parallelizer"
-PACKAGES = ("config", "orchestration", "tasks", "parallelizer")
 REDIS_AT_LEAST = (6, 2)
 VALKEY_AT_LEAST = (8, 0)
 POSTGRES_AT_LEAST = 140000
@@ -86,17 +84,10 @@ def check_packages(first: Path | None = None) -> Iterator[Finding]:
 
     Args: first: the folder a worker looks in first; by default the working directory.
     """
-    strangers = False
-    for name in PACKAGES:
-        spec = PathFinder.find_spec(name, [str(first or Path.cwd())]) or find_spec(name)
-        origin = spec.origin if spec is not None else None
-        if origin is None or _declares_us(Path(origin)):
-            continue
-        strangers = True
-        yield Finding(
-            "packages", Grade.WRONG, f"`import {name}` finds {origin}, which is not part of {DISTRIBUTION}",
-            f"rename it or move it into a package, or uninstall the distribution that has it; {name!r} is taken",
-        )  # fmt: skip
+    strangers = strange_packages(first or Path.cwd())
+    for complaint in strangers:
+        message, _, remedy = complaint.partition("; ")
+        yield Finding("packages", Grade.WRONG, message, remedy)
     if not strangers:
         yield Finding("packages", Grade.OK, f"{', '.join(PACKAGES)} are those of {DISTRIBUTION}")
 
@@ -190,12 +181,6 @@ def _celery_app(redis_url: str, database_url: str) -> Any:
 
     module: ModuleType = tasks
     return module.app
-
-
-def _declares_us(module_file: Path) -> bool:
-    if module_file.name != "__init__.py":
-        return False
-    return f'__distribution__ = "{DISTRIBUTION}"' in module_file.read_text(encoding="utf-8", errors="replace")
 
 
 def _not_configured(check: str, variable: str, package: str) -> Iterator[Finding]:

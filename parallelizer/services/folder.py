@@ -21,21 +21,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestration.errors import SettingsError
+
 #: A log file above this size is set aside, bytes; one old part is kept.
 LOG_BYTES = 32 * 1024 * 1024
 
 
 def prepare_folder(data_dir: Path) -> Path:
-    """Make the data folder, unreadable for others, and kept out of version control; return its real path."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    data_dir = data_dir.resolve()
-    # As root, PostgreSQL's own user must be able to pass through.
-    data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
-    for name in ("secrets", "ports", "log"):
-        (data_dir / name).mkdir(mode=0o700, exist_ok=True)
-    ignore = data_dir / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
+    """Make the data folder, or what it lacks; return its real path.
+
+    A new folder is closed to others and kept out of version control; one that holds something else already keeps its
+    mode and its `.gitignore`: it may be a project.
+    Raises: SettingsError: it can't be made or written to.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir = data_dir.resolve()
+        if not any(data_dir.iterdir()):
+            # As root, PostgreSQL's own user must be able to pass through.
+            data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            (data_dir / ".gitignore").write_text("*\n")
+        for name in ("secrets", "ports", "log"):
+            (data_dir / name).mkdir(mode=0o700, exist_ok=True)
+        (data_dir / "lock").touch(mode=0o600)
+    except OSError as error:
+        raise SettingsError(
+            f"the data folder {data_dir} can't be used ({error.strerror}); name another one with --data-dir or DATA_DIR"
+        ) from error
     return data_dir
 
 

@@ -24,6 +24,7 @@ from config.settings import Settings
 from orchestration.errors import SettingsError
 from orchestration.store import migrate
 from parallelizer.services.folder import locked, prepare_folder, trim_log
+from parallelizer.services.packages import strange_packages
 from parallelizer.services.postgres import EmbeddedPostgres
 from parallelizer.services.processes import mark_process
 from parallelizer.services.reach import database_answers, redis_answers
@@ -90,9 +91,12 @@ class Stack:
     def start(self) -> None:
         """Start everything and return when all workers have registered (or a stop was requested).
 
-        Raises: StackRunning: the folder has a stack. ServiceUnreachable: a server or the workers did not come up;
+        Raises: SettingsError: another package hides one of ours, or the folder can't be used. StackRunning: it has a
+            stack. ServiceUnreachable: a server or the workers did not come up;
             what had been started is ended by `stop`, which the caller calls in any case.
         """
+        if strangers := strange_packages(Path.cwd()):
+            raise SettingsError("\n".join(strangers))
         self.data_dir = prepare_folder(self._settings.data_dir)
         if not self._exits.enter_context(locked(self.data_dir)):
             raise StackRunning(_running_message(self.data_dir))
@@ -121,7 +125,7 @@ class Stack:
     def stop(self) -> None:
         """Nothing that was started runs any more; the data stay."""
         self._stopping.set()
-        if any(not worker.has_exited() for worker in self.workers):
+        if any(worker.is_running() for worker in self.workers):
             self._announce(f"stopping; workers may finish what they run, for {self._plan.grace_seconds:g} s")
         stop_programs(self.workers, self._plan.grace_seconds, self._hurry, self._look_at_logs)
         for server in self._servers:

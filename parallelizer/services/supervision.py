@@ -109,11 +109,14 @@ class LoggedProgram:
     def has_exited(self) -> bool:
         return self.process is not None and self.process.poll() is not None
 
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def describe_exit(self) -> str:
         return describe_exit(self.process)
 
     def send(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.is_running():
             self.process.send_signal(number)
 
     def sweep(self) -> None:
@@ -135,7 +138,7 @@ def stop_programs(
     for program in programs:
         program.send(signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while not all(program.has_exited() or program.process is None for program in programs):
+    while any(program.is_running() for program in programs):
         every_look()
         if hurry.wait(LOOK_SECONDS) or time.monotonic() >= deadline:
             break

@@ -236,7 +236,7 @@ def test_up_uses_the_services_that_the_settings_name(
 def test_a_service_out_of_reach_ends_up_with_3_and_one_sentence(
     data_dir: Path, variable: str, url: str, service: str
 ) -> None:
-    answer = parallelizer(*UP, "--data-dir", str(data_dir), **{variable: url})
+    answer = parallelizer(*UP, "--data-dir", str(data_dir), folder=None, **{variable: url})
     assert answer.returncode == 3
     assert service in answer.stderr
     assert variable in answer.stderr
@@ -258,9 +258,17 @@ def test_a_service_out_of_reach_ends_up_with_3_and_one_sentence(
 def test_wrong_use_ends_up_with_2_and_names_what_is_wrong(
     data_dir: Path, arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
-    answer = parallelizer(*UP, "--data-dir", str(data_dir), *arguments, **variables)
+    answer = parallelizer(*UP, "--data-dir", str(data_dir), *arguments, folder=None, **variables)
     assert answer.returncode == 2
     assert words in answer.stderr
+    assert not data_dir.exists()
+
+
+def test_a_module_that_hides_one_of_our_packages_is_named_before_anything_starts(data_dir: Path) -> None:
+    (data_dir.parent / "tasks.py").touch()
+    answer = parallelizer(*UP, "--data-dir", str(data_dir), folder=data_dir.parent)
+    assert answer.returncode == 2
+    assert str(data_dir.parent / "tasks.py") in answer.stderr
     assert not data_dir.exists()
 
 

@@ -25,13 +25,14 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in OURS}, **variables}
 
 
-def parallelizer(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+def parallelizer(*arguments: str, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end, in `folder`, with the environment `variables`."""
     return subprocess.run(
         [sys.executable, "-m", "parallelizer", *arguments],
         capture_output=True,
         text=True,
         env=clean_environment(**variables),
+        cwd=folder,
         timeout=WAIT_SECONDS,
         check=False,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.errors import SettingsError
 from parallelizer.services import folder
 from parallelizer.services.folder import FollowedLog, kept_port, kept_secret, locked, log_tail, open_log, prepare_folder
 
@@ -30,6 +31,21 @@ def test_a_secret_is_made_once_and_is_readable_by_its_owner_only(data_dir: Path)
 def test_the_data_folder_is_closed_to_others_and_ignored_by_git(data_dir: Path) -> None:
     assert not data_dir.stat().st_mode & 0o066
     assert (data_dir / ".gitignore").read_text() == "*\n"
+
+
+def test_a_folder_that_holds_something_else_keeps_its_mode_and_its_gitignore(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir(mode=0o755)
+    (project / "setup.py").touch()
+    prepare_folder(project)
+    assert stat.S_IMODE(project.stat().st_mode) == 0o755
+    assert not (project / ".gitignore").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"file/data can't be used .*--data-dir"):
+        prepare_folder(tmp_path / "file" / "data")
 
 
 def test_a_port_is_kept_while_it_is_free_and_changed_when_it_is_taken(data_dir: Path) -> None:
