@@ -17,6 +17,12 @@ ADVISORY_LOCK = 0x707A2070617274
 #: A partition is attached or dropped only if nobody holds the tables for so long; else the next round does it.
 LOCK_TIMEOUT = "5s"
 
+#: Not `to_regclass`: it may answer from a cache that is older than the lock we waited for.
+_TABLES = """
+SELECT relname::text FROM pg_class WHERE relname = ANY (%s)
+    AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'tasks'::regclass)
+"""
+
 _OLD_DAY = """
 SELECT NOT EXISTS (SELECT 1 FROM flow_sessions WHERE session_day = %(day)s
     AND (finished_at IS NULL OR finished_at >= %(keep_from)s))
@@ -46,14 +52,18 @@ def ensure_partitions(database: Database, days_ahead: int = 2) -> tuple[date, ..
     """
     today = datetime.now(UTC).date()
     wanted = [today + timedelta(days=ahead) for ahead in range(days_ahead + 1)]
-    if not _missing(database, wanted):
-        return ()
+    names = [_name(table, day) for table in PARTITIONED for day in wanted]
+    there = {row[0] for row in database.fetch(_TABLES, (names,))}
     made = []
     for day in wanted:
+        if all(_name(table, day) in there for table in PARTITIONED):
+            continue
         # One transaction for each day: the tables are locked as shortly as possible.
         with database.transaction() as cursor:
             _lock(cursor)
-            missing = [table for table in PARTITIONED if not _exists(cursor, table, day)]
+            cursor.execute(_TABLES, (names,))
+            there = {row[0] for row in cursor.fetchall()}
+            missing = [table for table in PARTITIONED if _name(table, day) not in there]
             for table in missing:
                 _make_partition(cursor, table, day)
         if missing:
@@ -95,18 +105,6 @@ def _lock(cursor: Cursor) -> None:
 
 def _name(table: str, day: date) -> str:
     return f"{table}_{day:%Y%m%d}"
-
-
-def _exists(cursor: Cursor, table: str, day: date) -> bool:
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (_name(table, day),))
-    row = cursor.fetchone()
-    return bool(row and row[0])
-
-
-def _missing(database: Database, days: list[date]) -> bool:
-    names = [_name(table, day) for table in PARTITIONED for day in days]
-    rows = database.fetch("SELECT count(to_regclass(name)) FROM unnest(%s) AS name", (names,))
-    return int(rows[0][0]) < len(names)
 
 
 def _partition_days(database: Database, before: date) -> set[date]:

@@ -1,0 +1,82 @@
+"""A door in front of a server: closing it cuts every connection and refuses new ones, until it is opened again."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from types import TracebackType
+from urllib.parse import urlsplit
+
+
+class Gate:
+    """Forwards TCP connections to a server while it is open; made open."""
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url)
+        self._connections: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._port = 0
+        self.open()
+
+    @property
+    def url(self) -> str:
+        """The server's URL, through the gate."""
+        account = self._parts.netloc.rpartition("@")[0]
+        return self._parts._replace(netloc=f"{account}@127.0.0.1:{self._port}").geturl()
+
+    def open(self) -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self._port))
+        listener.listen()
+        self._port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def close(self) -> None:
+        with self._lock:
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                _end(listener)
+            for connection in self._connections:
+                _end(connection)
+            self._connections.clear()
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                inside, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if self._listener is not listener:
+                    _end(inside)
+                    return
+                outside = socket.create_connection((self._parts.hostname or "", self._parts.port or 0))
+                self._connections += [inside, outside]
+            for source, target in ((inside, outside), (outside, inside)):
+                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    _end(source)
+    _end(target)
+
+
+def _end(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
