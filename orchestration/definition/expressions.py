@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Final
+from typing import Final, cast
 
 from orchestration.definition.cel import Program
 from orchestration.definition.cel_source import MAX_SOURCE_BYTES, WrongExpression, read_source, tokenize
@@ -42,7 +42,7 @@ class Expression:
         self.references = source.references
         self.uses_item = source.uses_item
         self._program = None if source.plain is not None else Program(source)
-        self.evaluate = self._evaluate if source.plain is None else source.plain.resolve
+        self.evaluate = self._evaluate if source.plain is None else _reader(source.plain)
 
     @staticmethod
     def of(text: str) -> Expression:
@@ -208,6 +208,14 @@ def _closing(text: str, start: int) -> int:
 @lru_cache(maxsize=8192)
 def _expression(text: str) -> Expression:
     return Expression(text)
+
+
+def _reader(path: Path) -> _Render:
+    """The function that reads a plain path."""
+    if path.root == "tasks" and len(path.keys) == 1:
+        # The whole of a task, which the engine gives as a view and not as a dict.
+        return lambda scope: dict(cast("Mapping[str, object]", path.resolve(scope)))
+    return path.resolve
 
 
 def _compile_value(value: object, found: list[Expression]) -> _Render | None:

@@ -20,7 +20,7 @@ from orchestration.errors import DefinitionError, Problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
 #: Most values in a definition given as a dict, where no file's size bounds them.
-MAX_VALUES = 5_000_000
+MAX_VALUES = 1_000_000
 _INT64 = 2**63
 
 

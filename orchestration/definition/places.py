@@ -58,7 +58,9 @@ class Document:
                 path = path[:-1]
             line, column = places.values.get(path, (0, 0))
             if finding.offset and path == finding.path:
-                column += _shift(self.value, finding, lines[line - 1][column - 1 :] if line else "")
+                # YAML knows more kinds of line ends than we split at, so a line may be beyond ours.
+                rest_of_line = lines[line - 1][column - 1 :] if 0 < line <= len(lines) else ""
+                column += _shift(self.value, finding, rest_of_line)
         return Problem(finding.message, field_text(finding.path), self.file, line, column, finding.hint)
 
 

@@ -21,7 +21,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None if _reads_as_string(text) else "'"
+    style = None if _reads_as_string(text) else "'"
+    if not text.replace("\n", "").isprintable():
+        # PyYAML would fold U+0085, U+2028 and U+2029 into spaces in the other styles.
+        style = '"'
+    elif "\n" in text:
+        style = "|"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

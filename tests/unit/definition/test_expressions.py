@@ -173,6 +173,15 @@ def test_references_are_found_in_the_source(text: str, references: set[str], use
     assert expression.uses_item is uses_item
 
 
+def test_a_whole_task_is_a_plain_dict() -> None:
+    """The engine's views of tasks never leave an expression."""
+    view = LazyTasks({"result": 1, "status": "succeeded"})
+    for text in ("tasks.a", "[tasks.a][0]"):
+        value = Expression.of(text).evaluate(Scope({}, {"a": view}))
+        assert type(value) is dict
+        assert value == {"result": 1, "status": "succeeded"}
+
+
 def test_a_plain_path_gives_the_value_itself_however_large() -> None:
     """Results may be larger than what CEL is given."""
     large = [{"x": "y" * 1000}] * 10_000

@@ -242,6 +242,16 @@ def test_any_value_is_a_definition_or_is_refused(value: object) -> None:
             load_definition(source)
 
 
+@given(
+    st.integers(0, len(MANY_MISTAKES)),
+    st.integers(0, 5),
+    st.text(max_size=4) | st.sampled_from(list("\t\r\x85\u2028{}[]:'-|>")),
+)
+def test_any_damage_to_a_text_is_reported(at: int, length: int, text: str) -> None:
+    damaged = MANY_MISTAKES[:at] + text + MANY_MISTAKES[at + length :]
+    assert all(problem.message for problem in problems_of(damaged, file="w.yaml"))
+
+
 def test_twenty_thousand_actions_are_checked_and_compiled_in_seconds() -> None:
     actions = {
         f"a{n}": {"uses": "sample.noop", "needs": [f"a{n - 1}"] if n else [], "if": "payload.run == true"}
