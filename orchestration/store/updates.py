@@ -179,8 +179,8 @@ def _write(cursor: Cursor, kind: _Kind[R], rows: Sequence[R]) -> None:
 
 def _text_column(values: tuple[str | None, ...]) -> str:
     text = _NEXT.join([_NULL if value is None else value for value in values])
-    if text.count(_NEXT) != len(values) - 1:
-        raise ValueError("a text holds the control character 0x1f")
+    if not text or text.count(_NEXT) != len(values) - 1 or text.count(_NULL) != values.count(None):
+        raise ValueError("a text is empty, or holds a control character")
     return text
 
 

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 
@@ -44,7 +45,7 @@ class Gate:
                 _end(connection)
             self._connections.clear()
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

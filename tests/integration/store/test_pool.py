@@ -22,12 +22,16 @@ def test_a_transaction_is_committed_at_its_end(database: Database) -> None:
 
 
 def test_a_transaction_that_raises_leaves_nothing_and_its_connection_is_used_again(database: Database) -> None:
-    with pytest.raises(KeyError), database.transaction() as cursor:
-        cursor.execute("INSERT INTO workflows (name) VALUES ('rolled back')")
-        raise KeyError
-    with pytest.raises(psycopg2.errors.DivisionByZero), database.transaction() as cursor:
-        cursor.execute("INSERT INTO workflows (name) VALUES ('rolled back')")
-        cursor.execute("SELECT 1 / 0")
+    def insert_and(statement: str) -> None:
+        with database.transaction() as cursor:
+            cursor.execute("INSERT INTO workflows (name) VALUES ('rolled back')")
+            cursor.execute(statement)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        insert_and("SELECT 1")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        insert_and("SELECT 1 / 0")
     assert database.fetch("SELECT count(*) FROM workflows WHERE name = 'rolled back'") == [(0,)]
 
 
