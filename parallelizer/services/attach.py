@@ -15,7 +15,7 @@ from parallelizer.services.record import read_record
 from parallelizer.services.stack import Stack, StackPlan
 
 #: How long a stack for one run waits for its workers to end, seconds: the run is over, or was given up by Ctrl-C.
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
