@@ -48,7 +48,7 @@ def main() -> int:
     found = figures_of_workflow(summary)
     columns = {"workflow": found, "Python alone": figures_of_python(payload)}
     if by_tools := figures_of_tools(payload):
-        columns["find, sha256sum, wc"] = by_tools
+        columns["system tools"] = by_tools
     differing = print_comparison(columns)
     print_findings(summary)
     if differing:

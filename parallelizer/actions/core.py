@@ -45,5 +45,5 @@ def fail(message: str = "failed on purpose", error_type: str = "DeliberateFailur
     raise type(error_type, (DeliberateFailure,), {})(message)
 
 
-class DeliberateFailure(Exception):  # noqa: N818 - the name is what people see in reports
+class DeliberateFailure(Exception):
     """What `core.fail` raises unless told otherwise."""

@@ -27,7 +27,7 @@ class ListedFile(TypedDict):
     bytes: int
 
 
-class NotInFolder(ValueError):  # noqa: N818 - the name is what people see in reports
+class NotInFolder(ValueError):
     """The path leads out of the folder, or is not a regular file in it."""
 
 

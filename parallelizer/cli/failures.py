@@ -97,11 +97,29 @@ def without_passwords(text: str) -> str:
     return _PASSWORD_IN_URL.sub(r"\1***@", text)
 
 
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether a client library lost its service while a command was at work; the libraries are not imported for that."""
+    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    return not names.isdisjoint(_LOST_CONNECTIONS)
+
+
+_LOST_CONNECTIONS = {
+    ("redis", "ConnectionError"),
+    ("redis", "TimeoutError"),
+    ("kombu", "OperationalError"),
+    ("psycopg2", "OperationalError"),
+    ("psycopg2", "InterfaceError"),
+}
+
+
 def _message(error: BaseException) -> str:
     if isinstance(error, DefinitionError):
         # One line each, as compilers do, so that editors can jump to them.
         count = len(error.problems)
         return f"{error}\n{count} mistakes; nothing was run" if count > 1 else str(error)
+    if isinstance(error, Exception) and _is_lost_connection(error):
+        reason = str(error).strip().partition("\n")[0]
+        return f"parallelizer: the connection to a service was lost ({reason}); `parallelizer doctor` says which"
     return f"parallelizer: {error}"
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from orchestration import reports
 from orchestration.reports import RunProgress, TaskReport
+from orchestration.vocabulary import TaskStatus
 from parallelizer.cli.connect import Services
 from parallelizer.cli.view import LiveView, PlainLines, final_table
 from parallelizer.cli.words import counts_in_words, error_in_words, one_line, seconds_in_words, style_of
@@ -24,6 +25,8 @@ FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.01, 0.1
 PLAIN_LOOK_SECONDS = 0.5
 #: Errors shown while the run goes on; the rest is counted, and `status --tasks` lists them all.
 MOST_ERRORS = 20
+#: Statuses of tasks that come with an error.
+FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT)
 #: A run that no worker has taken up after this long, seconds, is worth a remark.
 PATIENCE_SECONDS = 5.0
 #: How long the end of a run may take to reach PostgreSQL before the table is printed as it is, seconds.
@@ -88,8 +91,9 @@ class Follower:
         while progress is not None and not progress.recorded and time.monotonic() < until:
             time.sleep(LOOK_SECONDS / 2)
             progress = self._progress()
+        if any(ended["counts"].get(status) for status in FAILURES):
+            self._print_errors()
         if progress is not None:
-            self._print_new_errors(progress)
             self._console.print(final_table(progress))
         self._console.print(summary_line(ended), soft_wrap=True)
 
@@ -97,15 +101,22 @@ class Follower:
         return reports.progress(self._services.database, self._services.live, self._id)
 
     def _print_new_errors(self, progress: RunProgress) -> None:
-        failed = sum(action.failed for action in progress.actions)
-        if failed <= len(self._errors_shown) or len(self._errors_shown) >= MOST_ERRORS:
-            return
+        # A `for_each` that failed has an error of its own beside those of its items.
+        whole = sum(action.size is not None and action.status in FAILURES for action in progress.actions)
+        failed = sum(action.failed for action in progress.actions) + whole
+        if len(self._errors_shown) < min(failed, MOST_ERRORS):
+            self._print_errors()
+
+    def _print_errors(self) -> None:
+        """Print the errors not printed yet."""
         for task in reports.failures(self._services.database, self._id, limit=MOST_ERRORS):
             if (task.action, task.item) not in self._errors_shown:
                 self._errors_shown.add((task.action, task.item))
                 self._console.print(error_line(task), soft_wrap=True)
-        if len(self._errors_shown) >= MOST_ERRORS:
-            self._console.print(f"… further errors are in: parallelizer status {self._id} --tasks", soft_wrap=True)
+                if len(self._errors_shown) == MOST_ERRORS:
+                    said = f"… further errors: parallelizer status {self._id} --tasks"
+                    self._console.print(said, markup=False, soft_wrap=True)
+                    return
 
     def _print_lines(self, lines: Sequence[str]) -> None:
         for line in lines:

@@ -59,10 +59,11 @@ def run(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a workflow. Exits 0 when it succeeded, 1 when it did not.
+    """Run a workflow.
 
-    Uses the services of REDIS_URL and DATABASE_URL, else those of `parallelizer up`, else starts a stack for this run.
-    With --json the result is on standard output, and what --follow shows on standard error.
+    Exits 0 when it succeeded, 1 when it did not. Uses the services of REDIS_URL and DATABASE_URL, else those of
+    `parallelizer up`, else starts a stack for this run. With --json the result is on standard output, and what
+    --follow shows on standard error.
     """
     settings = read_settings(data_dir)
     load_known_actions(settings)

@@ -55,7 +55,10 @@ def validate(
     form: Annotated[Form | None, typer.Option("--as", help="Print the definition in this form.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a definition whole, without running anything; every mistake is reported at once."""
+    """Check a definition and report every mistake.
+
+    Nothing is run. With --as the definition is printed in another form.
+    """
     settings = read_settings(None)
     load_known_actions(settings)
     try:
@@ -102,7 +105,10 @@ def graph(
 
 
 def publish(file: DefinitionFile, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Keep a definition as a version of its workflow, to be run by name. The same content is the same version."""
+    """Keep a definition, to be run by name.
+
+    It becomes the newest version of its workflow; the same content is always the same version.
+    """
     settings = read_settings(data_dir)
     load_known_actions(settings)
     definition = read_file(file, settings.max_actions)

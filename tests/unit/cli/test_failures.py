@@ -5,7 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import psycopg2
 import pytest
+import redis
 
 from config.settings import WrongSetting, get_settings
 from orchestration.errors import (
@@ -47,6 +49,9 @@ def outcome(error: BaseException) -> int:
         (ActionError("x"), 2),
         (DefinitionError([Problem("x")]), 2),
         (ServiceUnreachable("x"), 3),
+        (redis.exceptions.ConnectionError("x"), 3),
+        (redis.exceptions.AuthenticationError("x"), 3),
+        (psycopg2.OperationalError("x"), 3),
         (RuntimeError("x"), 70),
         (BaseExceptionGroup("x", [ValueError("y")]), 70),
         (KeyboardInterrupt(), 130),
