@@ -45,6 +45,14 @@ class DatabaseServer:
                 cursor.execute(statement)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_folders_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For root, a stack in a temporary folder of pytest's (mode 0700) keeps PostgreSQL's data elsewhere."""
+    yield
+    for record in tmp_path_factory.getbasetemp().rglob("*.location"):
+        shutil.rmtree(record.read_text().strip(), ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def service_folder() -> Iterator[Path]:
     """A data folder that any user can reach (pytest's own is closed to the user that PostgreSQL runs as for root)."""
