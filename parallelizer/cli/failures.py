@@ -46,6 +46,8 @@ def exit_code_of(error: BaseException) -> int:
     """The exit code for an error."""
     if isinstance(error, ServiceUnreachable):
         return OUT_OF_REACH
+    if isinstance(error, Exception) and _is_lost_connection(error):
+        return OUT_OF_REACH
     wrong = (
         WrongUse,
         WrongSetting,
@@ -98,7 +100,7 @@ def without_passwords(text: str) -> str:
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """Whether a client library lost its service while a command was at work; the libraries are not imported for that."""
+    """Whether a client library lost its service while a command was at work. No library is imported to tell."""
     names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
     return not names.isdisjoint(_LOST_CONNECTIONS)
 

@@ -174,8 +174,8 @@ def _interrupts_explained(console: Console, services: Services, flow_session_id:
             said = f"The run goes on; look at it with: parallelizer status {flow_session_id}"
         else:
             said = (
-                f"Stopping the stack that was started for this run. The run {flow_session_id} goes on "
-                f"when `parallelizer up` next runs in {services.settings.data_dir}"
+                f"Stopping the stack that was started for this run, and the run {flow_session_id} with it; "
+                "for runs that go on without this command start `parallelizer up` first"
             )
         console.print(said, markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -217,7 +217,9 @@ def _task_table(report: RunReport) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=column == "run", justify="right" if column in ("item", "time") else "left")
+        table.add_column(
+            column, no_wrap=column in ("run", "started"), justify="right" if column in ("item", "time") else "left"
+        )
     return table
 
 

@@ -60,7 +60,7 @@ class PlainLines:
             tenth = 10 * settled(action) // action.size if action.size else 0
             now = (str(action.status), tenth)
             before = self._said.get(action.name, (str(TaskStatus.PENDING), 0))
-            if now == before:
+            if now == before or action.status == TaskStatus.PENDING:
                 continue
             self._said[action.name] = now
             if action.size is not None and settled(action):

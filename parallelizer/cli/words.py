@@ -48,7 +48,11 @@ def one_line(text: str, most: int = 300) -> str:
 
 
 def local_time(moment: datetime | None) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+    """A time on this machine's clock: today's without the date."""
+    if moment is None:
+        return ""
+    local = moment.astimezone()
+    return local.strftime("%H:%M:%S" if local.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
 
 
 def rfc3339(moment: datetime | None) -> str | None:
