@@ -10,17 +10,22 @@ while a session waits with no message under way, and hangs when a part is lost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task, group, signature
 from celery.exceptions import Ignore
 from kombu.utils import json
 
 from config.settings import get_settings
-from orchestration.engine.processor import EnhancedParallelProcessor, Fork
-from orchestration.engine.runner import TOUR_SECONDS
-from orchestration.vocabulary import Publication, Verdict
+from orchestration.vocabulary import TOUR_SECONDS, Publication, Verdict
 from tasks.celery_app import app
+
+if TYPE_CHECKING:
+    from orchestration.engine.processor import EnhancedParallelProcessor, Fork
+
+
+#: Name of the runner's task; sent by name, so that who sends it need not load the engine.
+RUN_BRANCHES = "tasks.run_branches"
 
 
 class ProcessorTask(Task):  # type: ignore[misc]
@@ -45,21 +50,21 @@ def fork_here(task: ProcessorTask, processor: EnhancedParallelProcessor, fork: F
     raise AssertionError("replace always raises")
 
 
-def publish_runners(run_branches: Any, publications: Sequence[Publication]) -> None:
+def publish_runners(publications: Sequence[Publication]) -> None:
     """Send the runners, as a group where they are several."""
     if not publications:
         return
-    messages = [_runner_message(run_branches, publication) for publication in publications]
+    messages = [_runner_message(publication) for publication in publications]
     if len(messages) == 1:
         messages[0].apply_async(add_to_parent=False)
     else:
         group(messages).apply_async(add_to_parent=False)
 
 
-def _runner_message(run_branches: Any, publication: Publication) -> Any:
+def _runner_message(publication: Publication) -> Any:
     # Behind the branch's own timer: Celery ends a runner that is longer over its time than a tour and a branch can take.
     soft = publication.branch_timeout_seconds + TOUR_SECONDS
-    return run_branches.si(publication.flow_session_id, publication.queue).set(
+    return app.signature(RUN_BRANCHES, (publication.flow_session_id, publication.queue), immutable=True).set(
         task_id=publication.runner, queue=publication.queue, soft_time_limit=soft,
         time_limit=soft + get_settings().branch_grace_seconds,
     )  # fmt: skip

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from orchestration.engine.finish import RunResult
+from typing import TYPE_CHECKING
+
 from orchestration.errors import WorkflowExecutionError
 from orchestration.vocabulary import RunStatus
 from tasks.canvas import ProcessorTask
 from tasks.celery_app import app
-from tasks.engine import get_processor
+
+if TYPE_CHECKING:
+    from orchestration.engine.finish import RunResult
 
 
 @app.task(base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False)  # type: ignore[untyped-decorator]
 def complete_workflow(flow_session_id: str, *, raise_on_failure: bool = False) -> dict[str, object]:
     """Complete a session whose branches have all settled; called twice, it gives the same result twice."""
+    from tasks.engine import get_processor  # noqa: PLC0415 - clients need nothing of the engine
+
     return deliver(get_processor().complete_workflow(flow_session_id), raise_on_failure=raise_on_failure)
 
 

@@ -32,9 +32,7 @@ class CeleryLinks:
 
     def publish_runners(self, publications: Sequence[Publication]) -> None:
         """Send the messages of these runners."""
-        from tasks.runner import run_branches  # noqa: PLC0415 - the task needs the engine
-
-        canvas.publish_runners(run_branches, publications)
+        canvas.publish_runners(publications)
 
     def publish_completion(self, flow_session_id: str, signature: str) -> None:
         """Send the parked completion of a session that has ended."""

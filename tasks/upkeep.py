@@ -30,7 +30,6 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import usable_settings
-from tasks.runner import run_branches
 
 _log = logging.getLogger(__name__)
 #: Deferred branches are late by at most this.
@@ -123,7 +122,7 @@ class UpkeepLoop:
         retention.drop_old_partitions(self._database, self._settings.retention_days)
 
     def _publish(self, publications: Sequence[Publication]) -> None:
-        canvas.publish_runners(run_branches, publications)
+        canvas.publish_runners(publications)
 
     def _drain_rest(self) -> None:
         """What the worker's last branches reported; the pool has stopped before us."""

@@ -6,13 +6,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from orchestration.engine.finish import RunResult
-from orchestration.engine.processor import RunRequest
 from orchestration.errors import WorkflowExecutionError
 from tasks.canvas import ProcessorTask, fork_here
 from tasks.celery_app import app
 from tasks.complete import complete_workflow, deliver
-from tasks.engine import get_processor
 
 #: Flow sessions of tasks whose id is no UUID get one in this name space.
 _IDS = uuid.UUID("6b0f6f0e-5f0c-4b4f-9c43-0a4b3d3c7b1e")
@@ -36,15 +33,19 @@ def run_workflow(
     """
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
         raise WorkflowExecutionError(f"priority must be a whole number from 0 to 9, not {priority!r}")
+    # here, because a client that only sends the message needs nothing of the engine
+    from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415
+    from tasks.engine import get_processor  # noqa: PLC0415
+
     processor = get_processor()
     request = RunRequest(
         flow_session_id_of(self.request.id), workflow, payload, _queue_of(self.request), priority, self.request.id
     )
     outcome = processor.process_workflow_parallel(request)
-    if isinstance(outcome, RunResult):
-        return deliver(outcome, raise_on_failure=raise_on_failure)
-    completion = complete_workflow.si(request.flow_session_id, raise_on_failure=raise_on_failure)
-    fork_here(self, processor, outcome, completion)
+    if isinstance(outcome, Fork):
+        completion = complete_workflow.si(request.flow_session_id, raise_on_failure=raise_on_failure)
+        fork_here(self, processor, outcome, completion)
+    return deliver(outcome, raise_on_failure=raise_on_failure)
 
 
 def flow_session_id_of(task_id: str) -> str:

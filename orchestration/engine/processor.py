@@ -138,6 +138,7 @@ class EnhancedParallelProcessor:
                 return verdict
         started = live.start_runner(fork.runner, lease_us)
         if started.verdict is Verdict.ENDED:
+            # whoever ended it may have died with this message's first delivery; a second completion changes nothing
             self.links.publish_completion(fork.request.flow_session_id, started.signature)
         return started.verdict
 
@@ -166,8 +167,6 @@ class EnhancedParallelProcessor:
         """
         registered = self._runner(flow_session_id, runner, queue)
         started = self.stores.live.start_runner(registered, int(self.settings.lease_seconds * 1e6))
-        if started.verdict is Verdict.ENDED:
-            self.links.publish_completion(flow_session_id, started.signature)
         if started.verdict is not Verdict.GO:
             return started.verdict
         context = self._context(flow_session_id, started.version_id, started.day)

@@ -11,7 +11,7 @@ from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.context import ProcessingContext
 from orchestration.errors import StaleClaim
 from orchestration.state.live import Runner
-from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
+from orchestration.vocabulary import TOUR_SECONDS, Claim, Mode, Next, Publication, Settlement, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -19,8 +19,6 @@ _log = logging.getLogger(__name__)
 TICK_NS = 50_000_000
 #: Slot time is charged to the session in portions of at least this.
 CHARGE_NS = 10_000_000
-#: A runner leaves after this even if nobody waits, so that Celery's time limits can stand behind it.
-TOUR_SECONDS = 60.0
 
 
 class Links(Protocol):

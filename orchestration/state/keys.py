@@ -35,7 +35,7 @@ KEYS: Final[dict[str, Key]] = {
     "returned": Key("session:%s:returned:%s", "zset", "a for_each: chunks that were claimed and came back, by the µs they became ready"),
     "bits": Key("session:%s:bits:%s", "bitmap", "a for_each: one bit for each settled item"),
     "item_results": Key("session:%s:itemresults:%s", "hash", "a for_each: first item of a settled chunk → JSON array of results"),
-    "runners": Key("session:%s:runners", "hash", "runner → life|permits held (life empty: published); runner:call → number and reply of its last call"),
+    "runners": Key("session:%s:runners", "hash", "runner → life|permits|1 until its first call (life empty: published); runner:call → number and reply of its last call"),
     "deferred": Key("session:%s:deferred", "zset", "units waiting for a time → due µs"),
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
@@ -76,10 +76,15 @@ class KeySpace:
         return self.prefix + KEYS[kind].template % parameters
 
 
-def lua_key_functions() -> str:
-    """Lua source of one local function `<kind>_key(…)` for each kind of key; it expects `prefix`."""
+def lua_key_functions(source: str) -> str:
+    """Lua source of a local function `<kind>_key(…)` for each kind of key that `source` uses; it expects `prefix`.
+
+    Only those: a script makes its functions anew in every call, about 0.3 µs each (measured).
+    """
     lines = []
     for name, key in KEYS.items():
+        if f"{name}_key(" not in source:
+            continue
         names = [f"p{index}" for index in range(key.parameters)]
         parts = key.template.split("%s")
         pieces = [f"'{parts[0]}'"] if parts[0] else []

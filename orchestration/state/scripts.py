@@ -46,7 +46,8 @@ class Script:
         if self._rest:
             bindings.append(f"local {self._rest} = {len(self._names) + 1} -- index of the first in ARGV")
         shared = [_shared(word) for word in header.get("INCLUDE", [])]
-        self.source = "\n".join(["local prefix = KEYS[1]", *bindings, lua_key_functions(), *shared, text])
+        body = "\n".join([*shared, text])
+        self.source = "\n".join(["local prefix = KEYS[1]", *bindings, lua_key_functions(body), body])
         self._expected = frozenset(self._names)
         self._registered: dict[int, Any] = {}
 

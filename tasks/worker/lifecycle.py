@@ -6,6 +6,7 @@ of shared memory by which they learn that the worker stops.
 
 from __future__ import annotations
 
+import importlib
 import mmap
 import os
 import secrets
@@ -48,6 +49,7 @@ class Upkeep(bootsteps.StartStopStep):  # type: ignore[misc]
         global _name  # noqa: PLW0603 - one worker for each process
         super().__init__(worker, **kwargs)
         _name = f"{worker.hostname}#{secrets.token_hex(4)}"
+        importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
 
     def start(self, worker: Any) -> None:
         """Start the upkeep process; it ends when this process does, however that ends."""

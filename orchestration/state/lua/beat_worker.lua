@@ -27,5 +27,5 @@ for _, member in ipairs(redis.call('SMEMBERS', worker_runners_key(worker))) do
   if redis.call('ZSCORE', inflight_key(queue), runner) then redis.call('ZADD', inflight_key(queue), expiry, runner)
   else redis.call('SREM', worker_runners_key(worker), member) end
 end
-hand_on(changed, publish)
+hand_on(changed, nil, publish)
 return publish

@@ -27,15 +27,15 @@ if known.workflow then
   end
   local records = redis.call('HGETALL', runners_key(session))
   for index = 1, #records, 2 do
-    local held = string.match(records[index + 1], '^[^|]*|(%-?%d+)$')
+    local held = string.match(records[index + 1], '^.*|(%d+)|%d$')
     if string.sub(records[index], -5) ~= ':call' and held then
       for place = 1, #freed do redis.call('ZREM', inflight_key(freed[place]), records[index]) end
-      for _, queue in ipairs(set_held(known.workflow, records[index], tonumber(held), 0)) do freed[#freed + 1] = queue end
+      set_held(known.workflow, records[index], tonumber(held), 0)
     end
   end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session))
 redis.call('ZREM', sessions_open_key(), session)
 redis.call('ZREM', delayed_key(), session)
-hand_on(freed, publish)
+hand_on(freed, known.workflow, publish)
 return publish

@@ -17,8 +17,7 @@ for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
   for _, runner in ipairs(redis.call('ZRANGEBYSCORE', inflight_key(queue), '-inf', int(now), 'LIMIT', 0, tonumber(most))) do
     local id = string.match(runner, '^(.*)%.%d+$')
     touched = {}
-    local units, queues = expire(id, runner, queue, '')
-    for _, name in ipairs(queues) do handed[#handed + 1] = name end
+    local units = expire(id, runner, queue, '')
     for name in pairs(touched) do
       offer(id, name)
       handed[#handed + 1] = name
@@ -27,5 +26,5 @@ for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
     runners[#runners + 1] = #units
   end
 end
-hand_on(handed, publish)
+hand_on(handed, nil, publish)
 return { publish, workers, runners }

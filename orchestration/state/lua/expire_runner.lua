@@ -9,9 +9,10 @@
 
 local record = redis.call('HGET', runners_key(session), runner)
 if not record then return { {}, {} } end
-local life = string.match(record, '^(.*)|%-?%d+$')
+local life = string.match(record, '^(.*)|%d+|%d$')
 if string.sub(life, 1, #worker + 1) ~= worker .. '/' then return { {}, {} } end
 local publish = {}
-local units, queues = expire(session, runner, queue, worker)
-hand_on_touched(session, queues, publish)
+local workflow = redis.call('HGET', session_key(session), 'workflow')
+local units = expire(session, runner, queue, worker)
+hand_on_touched(session, workflow, publish)
 return { units, publish }

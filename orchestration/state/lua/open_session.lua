@@ -37,12 +37,12 @@ for _ = 1, tonumber(njoins) do
   count_join(session, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3])
   at = at + 4
 end
-redis.call('HSET', runners_key(session), session .. '.0', life .. '|-1')
+redis.call('HSET', runners_key(session), session .. '.0', life .. '|0|1')
 redis.call('HSET', key, 'pub:' .. queue, 1)
 redis.call('ZADD', inflight_key(queue), int(now + tonumber(lease)), session .. '.0')
 if worker ~= '' then redis.call('SADD', worker_runners_key(worker), queue .. '|' .. session .. '.0') end
 local blobs, publish = {}, {}
 if rows ~= '' then blobs[1] = rows end
 emit(session, day, worker, blobs, {})
-hand_on_touched(session, {}, publish)
+hand_on_touched(session, workflow, publish)
 return { 'go', publish }

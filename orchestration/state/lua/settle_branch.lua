@@ -22,8 +22,8 @@
 local GIVE_WAY_AFTER = 250000 -- µs owed; below it two sessions swap at every tick (measured: 19 messages a second against 6–8)
 
 local record = redis.call('HMGET', runners_key(session), runner, runner .. ':call')
-local registered_life, held = nil, 0
-if record[1] then registered_life, held = string.match(record[1], '^(.*)|(%-?%d+)$') end
+local registered_life, permits, coming
+if record[1] then registered_life, permits, coming = string.match(record[1], '^(.*)|(%d+)|(%d)$') end
 if registered_life ~= life then
   local last = redis.call('GET', last_call_key(runner))
   if last then
@@ -37,15 +37,14 @@ if record[2] then
   if stored[1] == life .. '|' .. call then return stored[2] end
 end
 
-local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit')
+local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues')
 local workflow, day, limit = fields[1], fields[2], tonumber(fields[3])
-held = tonumber(held)
-local registered = held
-if held < 0 then
+local before = tonumber(permits)
+local held = before
+if coming == '1' then
   redis.call('HINCRBY', session_key(session), 'pub:' .. queue, -1)
-  held = 0
+  held = 0 -- its permit was taken when it was published; it holds no unit yet
 end
-local before = held
 
 local blobs, refused, claims, started, publish = {}, {}, {}, {}, {}
 local at = settlements
@@ -84,16 +83,15 @@ elseif held > 0 and verdict ~= 'ended' then
   verdict = 'hold'
 end
 
-local queues
 if verdict == 'go' or verdict == 'hold' then
-  queues = set_held(workflow, runner, before, held)
-  if held ~= registered then redis.call('HSET', runners_key(session), runner, life .. '|' .. held) end
+  set_held(workflow, runner, before, held)
+  if held ~= before or coming == '1' then redis.call('HSET', runners_key(session), runner, life .. '|' .. held .. '|0') end
 else
-  queues = leave(session, workflow, runner, queue, worker, before)
+  leave(session, workflow, runner, queue, worker, before)
 end
 emit(session, day, worker, blobs, started)
-touched[queue] = true
-hand_on_touched(session, queues, publish)
+touch_all(fields[4])
+hand_on_touched(session, workflow, publish)
 
 local signature = ''
 if ended then signature = redis.call('HGET', session_key(session), 'signature') or '' end

@@ -16,7 +16,7 @@ if not f[1] then return { 'gone', '', '', '' } end
 if f[1] == 'ended' then return { 'ended', f[2], f[3], f[4] or '' } end
 local record = redis.call('HGET', runners_key(session), runner)
 if not record then return { 'redundant', '', '', '' } end
-local old_life, held = string.match(record, '^(.*)|(%-?%d+)$')
+local old_life, held, coming = string.match(record, '^(.*)|(%d+)|(%d)$')
 if old_life ~= '' and old_life ~= life then
   if tonumber(redis.call('ZSCORE', inflight_key(queue), runner) or '0') > now then return { 'duplicate', '', '', '' } end
   return_claims(session, queue, old_life)
@@ -25,7 +25,7 @@ if old_life ~= '' and old_life ~= life then
     held = '0'
   end
 end
-redis.call('HSET', runners_key(session), runner, life .. '|' .. held)
+redis.call('HSET', runners_key(session), runner, life .. '|' .. held .. '|' .. coming)
 redis.call('HDEL', runners_key(session), runner .. ':call')
 redis.call('ZADD', inflight_key(queue), int(now + tonumber(lease)), runner)
 if worker ~= '' then redis.call('SADD', worker_runners_key(worker), queue .. '|' .. runner) end

@@ -46,7 +46,7 @@ local function claim(id, workflow, queue, life, limit, want, chunk, held, before
   local used = redis.call('HLEN', own)
   while held < want do
     if used >= limit then break end
-    if held >= before and limit_reached(workflow) then break end
+    if held >= before and limit_reached(workflow, held - before) then break end
     local entry = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
     local member = entry[1]
     if not member then break end

@@ -1,5 +1,5 @@
 -- return_claims: what a dead life had claimed may run again, with one attempt more; a chunk goes back as single items, so
--- that an item which kills its process can be told from its neighbours. Returns the units. Needs: time, ready.
+-- that an item which kills its process can be told from its neighbours. Returns the units. Needs: time, ready, slots.
 local function return_claims(id, queue, life)
   local all = redis.call('HGETALL', own_key(id))
   local units = {}
@@ -23,16 +23,17 @@ local function return_claims(id, queue, life)
   return units
 end
 
--- expire: a runner is taken for dead: its claims go back, its permits and slot are freed. Returns units, queues to hand on.
+-- expire: a runner is taken for dead: its claims go back, its permits and slot are freed. Returns the units.
 local function expire(id, runner, queue, worker)
   local record = redis.call('HGET', runners_key(id), runner)
   redis.call('ZREM', inflight_key(queue), runner)
-  if not record then return {}, {} end
-  local life, held = string.match(record, '^(.*)|(%-?%d+)$')
+  if not record then return {} end
+  local life, held, coming = string.match(record, '^(.*)|(%d+)|(%d)$')
   local units = {}
-  if held == '-1' then redis.call('HINCRBY', session_key(id), 'pub:' .. queue, -1) end
+  if coming == '1' then redis.call('HINCRBY', session_key(id), 'pub:' .. queue, -1) end
   if life ~= '' then units = return_claims(id, queue, life) end
-  local queues = leave(id, redis.call('HGET', session_key(id), 'workflow'), runner, queue, worker, tonumber(held))
-  touched[queue] = true
-  return units, queues
+  local fields = redis.call('HMGET', session_key(id), 'workflow', 'queues')
+  leave(id, fields[1], runner, queue, worker, tonumber(held))
+  touch_all(fields[2])
+  return units
 end

@@ -37,70 +37,82 @@ local function offer(id, queue)
   end
 end
 
--- register_published: a new runner of the session is on its way through the broker. Returns its id.
-local function register_published(id, queue)
+-- register_published: a new runner of the session is on its way through the broker, with its first permit. Returns its id.
+local function register_published(id, queue, workflow)
   local key = session_key(id)
   redis.call('SADD', queues_key(), queue)
   local runner = id .. '.' .. redis.call('HINCRBY', key, 'rseq', 1)
   redis.call('HINCRBY', key, 'pub:' .. queue, 1)
-  redis.call('HSET', runners_key(id), runner, '|-1')
+  redis.call('HSET', runners_key(id), runner, '|1|1')
   redis.call('ZADD', inflight_key(queue), int(now + PUBLISHED_LEASE), runner)
+  set_held(workflow, runner, 0, 1)
   return runner
 end
 
--- hand_on: give the free slots of the queues in the list to the waiting sessions, fairest first. Appends session, runner,
--- queue, branch timeout (s) to `publish` for each runner that the caller must publish. Every turn publishes, or takes a session out of `waiting`.
-local function hand_on(queues, publish)
-  local turns, index, seen = 0, 1, {}
-  while queues[index] and turns < MOST_TURNS do
-    local queue = queues[index]
-    index = index + 1
-    local waiting = waiting_key(queue)
-    local free = math.max(tonumber(redis.call('GET', slots_total_key(queue)) or '0'), 1) - redis.call('ZCARD', inflight_key(queue))
-    while free > 0 and turns < MOST_TURNS do
-      turns = turns + 1
-      local head = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
-      local id = head[1]
-      if not id then break end
-      redis.call('ZREM', waiting, id)
-      local workflow = redis.call('HGET', session_key(id), 'workflow')
-      if not workflow or not wants_runner(id, queue) then
-        -- its permit may be another's
-        for _, name in ipairs(unblock(workflow or '')) do queues[#queues + 1] = name end
+-- hand_on_queue: give the free slots of a queue to the sessions that wait for it, fairest first. Returns the turns left; every
+-- turn publishes, or takes a session out of `waiting`.
+local function hand_on_queue(queue, publish, turns)
+  local waiting = waiting_key(queue)
+  local free = math.max(tonumber(redis.call('GET', slots_total_key(queue)) or '0'), 1) - redis.call('ZCARD', inflight_key(queue))
+  while free > 0 and turns > 0 do
+    turns = turns - 1
+    local head = redis.call('ZPOPMIN', waiting)
+    local id = head[1]
+    if not id then break end
+    if wants_runner(id, queue) then
+      local fields = redis.call('HMGET', session_key(id), 'workflow', 'timeout')
+      local reached = limit_reached(fields[1], 0)
+      if reached == 'global' then
+        redis.call('ZADD', blocked_global_key(), head[2], queue .. '|' .. id)
+      elseif reached then
+        redis.call('ZADD', blocked_workflow_key(fields[1]), head[2], queue .. '|' .. id)
       else
-        local reached = limit_reached(workflow)
-        if reached == 'global' then
-          redis.call('ZADD', blocked_global_key(), head[2], queue .. '|' .. id)
-        elseif reached then
-          redis.call('ZADD', blocked_workflow_key(workflow), head[2], queue .. '|' .. id)
-        else
-          publish[#publish + 1] = id
-          publish[#publish + 1] = register_published(id, queue)
-          publish[#publish + 1] = queue
-        publish[#publish + 1] = redis.call('HGET', session_key(id), 'timeout')
-          free = free - 1
-          offer(id, queue)
-        end
+        publish[#publish + 1] = id
+        publish[#publish + 1] = register_published(id, queue, fields[1])
+        publish[#publish + 1] = queue
+        publish[#publish + 1] = fields[2]
+        free = free - 1
+        offer(id, queue)
       end
     end
   end
+  return turns
 end
 
--- hand_on_touched: offer the session on all queues where something became ready, and hand on there and on the queues in the list.
-local function hand_on_touched(id, queues, publish)
+-- hand_on: give free slots and permits to those that wait for them, on the queues in the list first. Appends session, runner,
+-- queue, branch timeout (s) to `publish` for each runner that the caller must publish.
+-- workflow: whose permits may have become free in this call, or nil.
+local function hand_on(queues, workflow, publish)
+  local turns = MOST_TURNS
+  for _, queue in ipairs(queues) do turns = hand_on_queue(queue, publish, turns) end
+  local queue = unblock(workflow)
+  while queue and turns > 0 do
+    turns = hand_on_queue(queue, publish, turns - 1)
+    queue = unblock(workflow)
+  end
+end
+
+-- touch_all: a permit of the session may be free, which work on any of its queues can use.
+local function touch_all(queues)
+  for queue in string.gmatch(queues, '[^,]+') do touched[queue] = true end
+end
+
+-- hand_on_touched: offer the session on all queues where something became ready, and hand on there.
+local function hand_on_touched(id, workflow, publish)
+  local queues = {}
   for queue in pairs(touched) do
     offer(id, queue)
     queues[#queues + 1] = queue
   end
-  hand_on(queues, publish)
+  hand_on(queues, workflow, publish)
 end
 
--- leave: a runner is no more: its permits, slot and registration are given back. Returns queues where somebody may go on.
+-- leave: a runner is no more: its permits, slot and registration are given back.
 local function leave(id, workflow, runner, queue, worker, held)
   redis.call('HDEL', runners_key(id), runner, runner .. ':call')
   redis.call('ZREM', inflight_key(queue), runner)
   if worker ~= '' then redis.call('SREM', worker_runners_key(worker), queue .. '|' .. runner) end
-  return set_held(workflow, runner, held, 0)
+  set_held(workflow, runner, held, 0)
 end
 
 -- charge: the session used `elapsed` µs of a slot; the fleet's clock follows the session that is furthest behind.

@@ -1,0 +1,360 @@
+"""The Lua transitions against the plain Python model, on random plans, outcomes, crashes and interleavings."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.vocabulary import Claim, JoinStep, Mode, Next, Outcome, Publication, Settlement, UnitKind, Verdict
+from tests.support.live_model import ModelBranch, ModelSession
+
+#: Modes whose effect does not depend on the time of day, so that an example can be repeated.
+MODES = [Mode.GO, Mode.GO, Mode.GO, Mode.TICK, Mode.SLICE, Mode.LEAVE]
+LEASE_US = 3_600_000_000
+QUEUES = ("q1", "q2")
+WORKER = "w@host#1"
+EXAMPLES = int(os.environ.get("TRANSITION_EXAMPLES", "150"))
+STEPS = 60
+
+
+@dataclass
+class Holder:
+    """A runner that has started, with what it holds."""
+
+    runner: Runner
+    calls: int = 0
+    held: dict[str, Claim] = field(default_factory=dict)
+    last: tuple[list[Settlement], dict[str, object], Next] | None = None
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> dict[str, ModelBranch]:
+    count = draw(st.integers(1, 6))
+    needs = {
+        f"n{index}": draw(st.lists(st.sampled_from([f"n{earlier}" for earlier in range(index)]), unique=True, max_size=3))
+        if index
+        else []
+        for index in range(count)
+    }
+    return {
+        name: ModelBranch(
+            name, draw(st.sampled_from(QUEUES)), len(before), tuple(other for other, befores in needs.items() if name in befores),
+            draw(st.sampled_from([None, None, 1, 3, 9])), draw(st.sampled_from([0, 0, 1, 2])),
+        )
+        for name, before in needs.items()
+    }  # fmt: skip
+
+
+class Transitions(RuleBasedStateMachine):
+    redis_url = ""
+
+    @initialize(slots=st.integers(1, 5), limit_global=st.sampled_from([0, 0, 1, 2, 3]))
+    def begin(self, slots: int, limit_global: int) -> None:
+        self.live = LiveState(self.redis_url, f"m{uuid.uuid4().hex[:12]}")
+        self.sessions: dict[str, ModelSession] = {}
+        self.published: list[Publication] = []
+        self.holders: dict[str, Holder] = {}
+        self.slots, self.limit_global = slots, limit_global
+        self.lives = self.opened = 0
+        assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global) == ()
+
+    # What callers do
+
+    @precondition(lambda self: len(self.sessions) < 4)
+    @rule(plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES))
+    def open(self, plan: dict[str, ModelBranch], limit: int, queue: str) -> None:
+        self.opened += 1
+        session = f"s{self.opened}"
+        runner = self._runner(session, f"{session}.0", queue)
+        new = NewSession(
+            workflow="w", version_id="v", day="2026-01-01", limit=limit, branch_timeout_seconds=300.0,
+            open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
+            ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
+        )  # fmt: skip
+        verdict, publications = self.live.open_session(runner, new, LEASE_US)
+        assert verdict is Verdict.GO
+        self.sessions[session] = ModelSession(plan, limit)
+        self.holders[runner.runner] = Holder(runner)
+        self.published += publications
+        assert self.live.open_session(runner, new, LEASE_US) == (Verdict.EXISTS, ())
+
+    @precondition(lambda self: self.published)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        publication = self.published.pop(data.draw(st.integers(0, len(self.published) - 1)))
+        runner = self._runner(publication.flow_session_id, publication.runner, publication.queue)
+        started = self.live.start_runner(runner, LEASE_US)
+        session = self.sessions.get(publication.flow_session_id)
+        if session is None:
+            assert started.verdict is Verdict.GONE
+        elif not session.open:
+            assert started.verdict is Verdict.ENDED
+        else:
+            assert started.verdict is Verdict.GO
+            self.holders[runner.runner] = Holder(runner)
+            twice = self._runner(publication.flow_session_id, publication.runner, publication.queue)
+            assert self.live.start_runner(twice, LEASE_US).verdict is Verdict.DUPLICATE
+
+    @precondition(lambda self: self.holders)
+    @rule(data=st.data(), mode=st.sampled_from(MODES), want=st.integers(1, 3), chunk=st.integers(1, 4))
+    def step(self, data: st.DataObject, mode: Mode, want: int, chunk: int) -> None:
+        holder = self.holders[data.draw(st.sampled_from(sorted(self.holders)))]
+        session = self.sessions[holder.runner.flow_session_id]
+        chosen = data.draw(st.lists(st.sampled_from(sorted(holder.held)), unique=True)) if holder.held else []
+        settlements = [self._settlement(data, session, holder.held[unit]) for unit in chosen]
+        arguments: dict[str, object] = {
+            "mode": mode, "want": want, "chunk": chunk, "elapsed_us": data.draw(st.sampled_from([0, 1000, 300_000])),
+        }  # fmt: skip
+        holder.calls += 1
+        answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls, **arguments)  # type: ignore[arg-type]
+        holder.last = (settlements, arguments, answer)
+        assert not answer.refused
+        for settlement in settlements:
+            del holder.held[settlement.claim.unit]
+        self.published += answer.publications
+        for claim in answer.claims:
+            session.claim(holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, chunk)
+            self._check_info(session, claim)
+            holder.held[claim.unit] = claim
+        self._check_verdict(holder, session, answer, mode, want)
+
+    @precondition(lambda self: any(holder.last for holder in self.holders.values()))
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """The reply was lost: the same call again gives the same answer and changes nothing."""
+        names = sorted(name for name, holder in self.holders.items() if holder.last)
+        holder = self.holders[data.draw(st.sampled_from(names))]
+        assert holder.last is not None
+        settlements, arguments, answer = holder.last
+        before = self._dump()
+        assert self.live.settle_branch(holder.runner, settlements, call=holder.calls, **arguments) == answer  # type: ignore[arg-type]
+        assert self._dump() == before
+
+    @precondition(lambda self: any(holder.held for holder in self.holders.values()))
+    @rule(data=st.data())
+    def settle_what_is_not_yours(self, data: st.DataObject) -> None:
+        names = sorted(name for name, holder in self.holders.items() if holder.held)
+        victim = self.holders[data.draw(st.sampled_from(names))]
+        unit = data.draw(st.sampled_from(sorted(victim.held)))
+        claim = victim.held[unit]
+        stale = Claim(claim.kind, claim.name, claim.unit, claim.value + "0", claim.attempt, claim.retry, count=claim.count)
+        victim.calls += 1
+        answer = self.live.settle_branch(
+            victim.runner, [Settlement(stale, "done")], call=victim.calls, want=len(victim.held)
+        )
+        victim.last = None
+        assert answer.refused == {unit}
+        assert answer.verdict is Verdict.HOLD
+        assert not answer.claims
+        self.published += answer.publications
+        assert not self.live.checkpoint_step(victim.runner, stale, "2026-01-01", "a", b"null", b"")
+        assert self.live.checkpoint_step(victim.runner, claim, "2026-01-01", "a", b"null", b"")
+
+    @precondition(lambda self: self.holders)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """The process of a runner dies; its worker says so."""
+        name = data.draw(st.sampled_from(sorted(self.holders)))
+        holder = self.holders.pop(name)
+        runner = holder.runner
+        assert self.live.expire_runner(runner.flow_session_id, name, runner.queue, "another@host#1") == ()
+        self.published += self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER)
+        self.sessions[runner.flow_session_id].lose(runner.life)
+        assert self.live.settle_branch(runner, [], call=holder.calls + 1).verdict is Verdict.GONE
+        assert self.live.start_runner(runner, LEASE_US).verdict is Verdict.REDUNDANT
+
+    @rule()
+    def wake(self) -> None:
+        publications, wait_us = self.live.wake_sessions()
+        assert wait_us is None
+        for session in self.sessions.values():
+            session.wake()
+        self.published += publications
+
+    @precondition(lambda self: any(not session.open for session in self.sessions.values()))
+    @rule()
+    def close(self) -> None:
+        for name in [name for name, session in self.sessions.items() if not session.open]:
+            self._close(name)
+
+    # What must hold at all times
+
+    @invariant()
+    def states_agree(self) -> None:
+        key, client = self.live.space.key, self.live.client
+        for name, session in self.sessions.items():
+            own = {unit.decode(): value.decode().split("|") for unit, value in client.hgetall(key("own", name)).items()}
+            assert {unit: (v[0], int(v[1]), int(v[2]), int(v[3])) for unit, v in own.items()} == {
+                unit: (held.life, held.attempt, held.count, held.retry) for unit, held in session.claimed.items()
+            }
+            for queue in QUEUES:
+                members = {member.decode() for member in client.zrange(key("ready", name, queue), 0, -1)}
+                plain = {f"{u}|{w.attempt}|{w.count}|{w.retry}" for u, w in session.ready.get(queue, {}).items()}
+                shown = {f"i:{a}" for a, items in session.items.items() if items.queue == queue and items.claimable}
+                assert members == plain | shown
+            for action, items in session.items.items():
+                returned = {m.decode() for m in client.zrange(key("returned", name, action), 0, -1)}
+                if len(items.settled) < items.size:
+                    assert returned == {f"{u}|{w.attempt}|{w.count}|{w.retry}" for u, w in items.returned.items()}
+                    bits = client.bitcount(key("bits", name, action))
+                    assert bits == len(items.settled)
+            assert int(client.hget(key("session", name), "open")) == session.open
+            assert client.zcard(key("deferred", name)) == len(session.deferred)
+
+    @invariant()
+    def limits_hold_and_permits_are_counted(self) -> None:
+        key, client = self.live.space.key, self.live.client
+        coming = len(self.published) + sum(h.calls == 0 and not h.runner.runner.endswith(".0") for h in self.holders.values())
+        held = sum(len(session.claimed) for session in self.sessions.values()) + coming
+        assert client.zcard(key("permits_global")) == client.zcard(key("permits_workflow", "w")) == held
+        if self.limit_global:
+            assert held <= self.limit_global
+        for session in self.sessions.values():
+            assert len(session.claimed) <= session.limit
+
+    @invariant()
+    def nobody_waits_while_a_slot_and_a_permit_are_free(self) -> None:
+        key, client = self.live.space.key, self.live.client
+        if self.limit_global and client.zcard(key("permits_global")) >= self.limit_global:
+            return
+        for queue in QUEUES:
+            if client.zcard(key("inflight", queue)) >= self.slots:
+                continue
+            for name, session in self.sessions.items():
+                coming = int(client.hget(key("session", name), f"pub:{queue}") or 0)
+                wants = session.ready_units(queue) > coming and len(session.claimed) + coming < session.limit
+                assert not (wants and session.open), f"{name} has ready work on {queue} and gets no runner; {self._fleet()}"
+
+    def teardown(self) -> None:
+        """From any state, everything ends, and nothing is left behind."""
+        if not hasattr(self, "live"):
+            return
+        for _ in range(10_000):
+            self.wake()
+            while self.published:
+                publication = self.published.pop()
+                runner = self._runner(publication.flow_session_id, publication.runner, publication.queue)
+                if self.live.start_runner(runner, LEASE_US).verdict is Verdict.GO:
+                    self.holders[runner.runner] = Holder(runner)
+            if not self.holders:
+                break
+            for name in list(self.holders):
+                self._work_off(name)
+            self.states_agree()
+        stuck = {name: session for name, session in self.sessions.items() if session.open}
+        assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
+        for name in list(self.sessions):
+            self._close(name)
+        left = {k.decode().removeprefix(self.live.space.prefix) for k in self.live.client.scan_iter(f"{self.live.space.prefix}*")}
+        lasting = {"queues", "limits", "workers", "clock", "status", f"worker:{WORKER}:queues"}
+        lasting |= {f"slots:{queue}" for queue in QUEUES} | {f"slots:{queue}:total" for queue in QUEUES}
+        assert {k for k in left if not k.startswith(("last:", "crowded:"))} <= lasting
+        if left:
+            self.live.client.unlink(*(f"{self.live.space.prefix}{k}" for k in left))
+
+    # Helpers
+
+    def _work_off(self, name: str) -> None:
+        holder = self.holders[name]
+        session = self.sessions[holder.runner.flow_session_id]
+        settlements = []
+        for claim in holder.held.values():
+            settlements.append(self._finish(session, claim))
+        holder.held.clear()
+        holder.calls += 1
+        answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls)
+        self.published += answer.publications
+        for claim in answer.claims:
+            session.claim(holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, 1)
+            holder.held[claim.unit] = claim
+        if answer.verdict is not Verdict.GO:
+            assert answer.verdict in (Verdict.STOP, Verdict.ENDED)
+            del self.holders[name]
+
+    def _runner(self, session: str, runner: str, queue: str) -> Runner:
+        self.lives += 1
+        return Runner(session, runner, f"{WORKER}/{self.lives}", queue, WORKER)
+
+    def _settlement(self, data: st.DataObject, session: ModelSession, claim: Claim) -> Settlement:
+        verb = data.draw(st.sampled_from(["finish", "finish", "finish", "defer", "back"]))
+        if verb == "back":
+            session.back(claim.unit)
+            return Settlement(claim, "back")
+        if verb == "defer" and claim.kind is not UnitKind.FINISH:
+            session.defer(claim.unit, claim.retry + 1)
+            return Settlement(claim, "defer", delay_us=0, retry=claim.retry + 1)
+        if claim.kind is UnitKind.CHUNK:
+            number = data.draw(st.integers(1, claim.count))
+            session.settle_items(claim.unit, number)
+            return Settlement(claim, "items", settled=number, counts={"succeeded": number})
+        return self._finish(session, claim, data.draw(st.sampled_from(list(Outcome))))
+
+    def _finish(self, session: ModelSession, claim: Claim, outcome: Outcome = Outcome.SUCCESS) -> Settlement:
+        if claim.kind is UnitKind.CHUNK:
+            session.settle_items(claim.unit, claim.count)
+            return Settlement(claim, "items", settled=claim.count, counts={"succeeded": claim.count})
+        branch = session.plan[claim.name]
+        if claim.kind is UnitKind.BRANCH and branch.size:
+            session.expand(claim.unit)
+            return Settlement(claim, "expand", size=branch.size, max_concurrent=branch.most)
+        session.done(claim.unit, outcome)
+        steps = tuple(JoinStep(name, session.plan[name].predecessors, session.plan[name].queue) for name in branch.successors)
+        return Settlement(claim, "done", outcome=outcome, successors=steps)
+
+    def _check_info(self, session: ModelSession, claim: Claim) -> None:
+        if claim.kind is UnitKind.BRANCH:
+            joined = claim.joined
+            assert session.joined_counts(claim.name) == (joined.succeeded, joined.failed, joined.skipped, joined.upstream_failed)
+        elif claim.kind is UnitKind.FINISH:
+            assert claim.items is not None
+            assert claim.items.size == claim.items.succeeded == session.plan[claim.name].size
+
+    def _check_verdict(self, holder: Holder, session: ModelSession, answer: Next, mode: Mode, want: int) -> None:
+        name = holder.runner.runner
+        if not session.open:
+            assert answer.verdict is Verdict.ENDED
+            assert answer.signature == f"signature of {holder.runner.flow_session_id}"
+        if answer.verdict in (Verdict.ENDED, Verdict.STOP, Verdict.YIELD):
+            assert not holder.held
+            del self.holders[name]
+        if answer.verdict is Verdict.GO:
+            assert answer.claims
+        if mode is Mode.GO and session.open and len(holder.held) < want:
+            everywhere = self.live.client.zcard(self.live.space.key("permits_global"))
+            assert (
+                session.ready_units(holder.runner.queue) == 0
+                or len(session.claimed) >= session.limit
+                or (self.limit_global and everywhere >= self.limit_global)
+            ), "a unit was ready, permits were free, and the runner did not get it"
+
+    def _close(self, name: str) -> None:
+        self.published += self.live.close_session(name)
+        self.published += self.live.close_session(name)
+        self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
+        del self.sessions[name]
+
+    def _fleet(self) -> dict[str, object]:
+        key, client = self.live.space.key, self.live.client
+        queues = {queue: (client.zrange(key("waiting", queue), 0, -1), client.zrange(key("inflight", queue), 0, -1)) for queue in QUEUES}
+        blocked = client.zrange(key("blocked_global"), 0, -1)
+        return {"waiting, in flight": queues, "blocked": blocked, "slots": self.slots, "global": self.limit_global}
+
+    def _dump(self) -> dict[bytes, bytes | None]:
+        return {key: self.live.client.dump(key) for key in sorted(self.live.client.scan_iter(f"{self.live.space.prefix}*"))}
+
+
+def test_transitions_follow_the_model(redis_url: str) -> None:
+    Transitions.redis_url = redis_url
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Transitions,
+        settings=settings(
+            max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

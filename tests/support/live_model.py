@@ -1,0 +1,195 @@
+"""The live state's transitions in plain Python: what the Lua scripts must do, without Redis, time or fairness.
+
+The model follows the scripts: a test applies to both what a caller does, hands the model the claims that the scripts chose,
+and the model says whether that choice was allowed and what the state must be now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestration.vocabulary import Outcome
+
+
+@dataclass(frozen=True)
+class ModelBranch:
+    """A branch of a made-up plan; `size` of a for_each, else None."""
+
+    name: str
+    queue: str
+    predecessors: int
+    successors: tuple[str, ...]
+    size: int | None = None
+    most: int = 0
+
+
+@dataclass
+class Unit:
+    """A ready or claimed unit."""
+
+    attempt: int
+    count: int
+    retry: int
+    life: str = ""
+
+
+@dataclass
+class Items:
+    """A for_each that has been expanded."""
+
+    size: int
+    most: int
+    queue: str
+    cursor: int = 0
+    running: int = 0
+    settled: set[int] = field(default_factory=set)
+    returned: dict[str, Unit] = field(default_factory=dict)
+
+    @property
+    def unclaimed(self) -> int:
+        """Chunks that came back and items behind the cursor: units that could be claimed, one by one."""
+        return len(self.returned) + self.size - self.cursor
+
+    @property
+    def claimable(self) -> bool:
+        return self.unclaimed > 0 and (self.most == 0 or self.running < self.most)
+
+
+@dataclass
+class ModelSession:
+    """One open session."""
+
+    plan: dict[str, ModelBranch]
+    limit: int
+    ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
+    claimed: dict[str, Unit] = field(default_factory=dict)
+    deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
+    items: dict[str, Items] = field(default_factory=dict)
+    joined: dict[str, list[Outcome]] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for branch in self.plan.values():
+            if branch.predecessors == 0:
+                self._make_ready(branch.queue, f"b:{branch.name}", Unit(1, 1, 0))
+
+    @property
+    def open(self) -> int:
+        return len(self.plan) - len(self.settled)
+
+    def queue_of(self, unit: str) -> str:
+        return self.plan[unit[2:].rpartition(":")[0] if unit.startswith("c:") else unit[2:]].queue
+
+    def ready_units(self, queue: str) -> int:
+        """Units that runners of a queue could claim now, a for_each's items counted one by one."""
+        items = sum(entry.unclaimed for entry in self.items.values() if entry.queue == queue and entry.claimable)
+        return len(self.ready.get(queue, {})) + items
+
+    # What a caller does
+
+    def claim(self, queue: str, unit: str, life: str, attempt: int, count: int, retry: int, chunk: int) -> None:
+        """The scripts gave this unit to a life; was it there to be given?"""
+        assert unit not in self.claimed, f"{unit} is claimed twice"
+        assert len(self.claimed) < self.limit, f"{unit} is claimed above the session's limit"
+        if unit.startswith("c:"):
+            action, start = unit[2:].rpartition(":")[::2]
+            items = self.items[action]
+            assert items.queue == queue
+            assert items.claimable, f"{unit} is claimed above the limit of its for_each"
+            if unit in items.returned:
+                known = items.returned.pop(unit)
+                assert (attempt, count, retry) == (known.attempt, known.count, known.retry)
+            else:
+                assert not items.returned, "chunks that came back go first"
+                assert int(start) == items.cursor
+                assert count == min(chunk, items.size - items.cursor)
+                assert (attempt, retry) == (1, 0)
+                items.cursor += count
+            items.running += 1
+        else:
+            known = self.ready[queue].pop(unit)
+            assert (attempt, count, retry) == (known.attempt, known.count, known.retry)
+        self.claimed[unit] = Unit(attempt, count, retry, life)
+
+    def joined_counts(self, branch: str) -> tuple[int, int, int, int]:
+        """S, F, K, U over the predecessors that have settled."""
+        outcomes = self.joined.get(branch, [])
+        return tuple(outcomes.count(outcome) for outcome in Outcome)  # type: ignore[return-value]
+
+    def done(self, unit: str, outcome: Outcome) -> None:
+        """A branch, or a for_each as a whole, has ended."""
+        del self.claimed[unit]
+        branch = self.plan[unit[2:]]
+        assert branch.name not in self.settled, f"{branch.name} settled twice"
+        self.settled.add(branch.name)
+        for name in branch.successors:
+            waiting = self.joined.setdefault(name, [])
+            waiting.append(outcome)
+            after = self.plan[name]
+            assert len(waiting) <= after.predecessors
+            if len(waiting) == after.predecessors:
+                self._make_ready(after.queue, f"b:{name}", Unit(1, 1, 0))
+
+    def expand(self, unit: str) -> None:
+        """A for_each has found its items."""
+        del self.claimed[unit]
+        branch = self.plan[unit[2:]]
+        assert branch.size
+        self.items[branch.name] = Items(branch.size, branch.most, branch.queue)
+
+    def settle_items(self, unit: str, number: int) -> None:
+        """The first `number` items of a chunk have settled; the rest goes back."""
+        held = self.claimed.pop(unit)
+        action, start = unit[2:].rpartition(":")[::2]
+        items = self.items[action]
+        items.running -= 1
+        done = set(range(int(start), int(start) + number))
+        assert not done & items.settled, "an item settled twice"
+        items.settled |= done
+        if number < held.count:
+            items.returned[f"c:{action}:{int(start) + number}"] = Unit(held.attempt, held.count - number, 0)
+        if len(items.settled) == items.size:
+            self._make_ready(items.queue, f"f:{action}", Unit(1, 1, 0))
+
+    def defer(self, unit: str, retry: int) -> None:
+        """A unit is to be tried again later."""
+        held = self.claimed.pop(unit)
+        if unit.startswith("c:"):
+            self.items[unit[2:].rpartition(":")[0]].running -= 1
+        self.deferred[unit] = (self.queue_of(unit), Unit(held.attempt, held.count, retry))
+
+    def back(self, unit: str) -> None:
+        """Nothing was done."""
+        held = self.claimed.pop(unit)
+        if unit.startswith("c:"):
+            self.items[unit[2:].rpartition(":")[0]].running -= 1
+        self._put_back(unit, Unit(held.attempt, held.count, held.retry))
+
+    def wake(self) -> None:
+        """All that was deferred is due."""
+        for unit, (_, waiting) in self.deferred.items():
+            self._put_back(unit, waiting)
+        self.deferred.clear()
+
+    def lose(self, life: str) -> None:
+        """The process behind a life is dead: what it held goes back with one attempt more, a chunk as single items."""
+        for unit, held in [(unit, held) for unit, held in self.claimed.items() if held.life == life]:
+            del self.claimed[unit]
+            if unit.startswith("c:"):
+                action, start = unit[2:].rpartition(":")[::2]
+                self.items[action].running -= 1
+                for item in range(int(start), int(start) + held.count):
+                    self.items[action].returned[f"c:{action}:{item}"] = Unit(held.attempt + 1, 1, held.retry)
+            else:
+                self._put_back(unit, Unit(held.attempt + 1, held.count, held.retry))
+
+    def _make_ready(self, queue: str, unit: str, waiting: Unit) -> None:
+        entries = self.ready.setdefault(queue, {})
+        assert unit not in entries
+        entries[unit] = waiting
+
+    def _put_back(self, unit: str, waiting: Unit) -> None:
+        if unit.startswith("c:"):
+            self.items[unit[2:].rpartition(":")[0]].returned[unit] = waiting
+        else:
+            self._make_ready(self.queue_of(unit), unit, waiting)
