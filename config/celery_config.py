@@ -29,7 +29,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     broker = settings.broker_url or settings.redis_url
     transport = {
         **redis_options,
-        "visibility_timeout": 7200,  # a message in work must not be delivered again; a lost worker's comes back by its lease
+        "visibility_timeout": 7200,  # a message in work is not delivered again; a lost worker's runners have leases
         "priority_steps": [0],  # one list for each queue: its depth is one LLEN
     }
     return {
@@ -42,7 +42,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_acks_on_failure_or_timeout": True,  # a failed message is settled, not repeated for ever
         "task_reject_on_worker_lost": True,  # a killed child: its message comes back at once
         "worker_prefetch_multiplier": 1,  # a message reserved behind a long one waits although other processes are free
-        "worker_cancel_long_running_tasks_on_connection_loss": False,  # a reset connection is no reason to run work twice
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # a reset is no reason to run work twice
         "broker_connection_retry_on_startup": True,  # a worker that starts before its broker waits for it
         "broker_connection_max_retries": None,  # an outage of any length is ridden out
         # Results

@@ -1,7 +1,7 @@
 """Logging of a process: JSON or console lines through structlog, with the ids that a log call brings along.
 
-Component tags stand in the message: [PARALLELIZER] scheduling, [BRANCH_PROCESSOR] branches and actions, [STATUS_CHANNEL],
-[WORKER].
+Component tags stand in the message: [PARALLELIZER] scheduling, [BRANCH_PROCESSOR] branches and actions,
+[STATUS_CHANNEL], [WORKER].
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Celery application: `celery -A tasks worker`, `from tasks import run_workflow`.
 
-The only package that knows Celery. It checks first that `config` and `orchestration` are ours: both names are common, and
-a stranger found earlier on the path would fail somewhere deep inside.
+The only package that knows Celery. It checks first that `config` and `orchestration` are ours: both names are common,
+and a stranger found earlier on the path would fail somewhere deep inside.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ for _name in ("config", "orchestration"):
     _package = importlib.import_module(_name)
     if getattr(_package, "__distribution__", None) != __distribution__:
         raise ImportError(
-            f"package {_name!r} at {getattr(_package, '__file__', None)} is not the one of {__distribution__}; rename it, or start "
-            "from a folder that has no module of that name"
+            f"package {_name!r} at {getattr(_package, '__file__', None)} is not that of {__distribution__}; "
+            "rename it, or start from a folder that has no module of that name"
         )
 
 from tasks.celery_app import app  # noqa: E402 - after the check

@@ -1,10 +1,10 @@
 """The only `replace`, `group` and signature calls: how the engine's answers become Celery's primitives.
 
-The runners of a session are a Celery group; what follows when its branches have settled, a chord's body, is parked in the
-session as the very signature that Celery's `replace` makes: with the caller's task id, callbacks, chain, group and chord.
-Redis counts the branches; whoever settles the last one publishes the signature. So `.get()`, `chain`, `group`, `chord` and
-`link` see one ordinary task that ends when the workflow ends. Celery's own chord would count messages, can't stay open
-while a session waits with no message under way, and hangs when a part is lost.
+The runners of a session are a Celery group; what follows when its branches have settled, a chord's body, is parked in
+the session as the very signature that Celery's `replace` makes: with the caller's task id, callbacks, chain, group
+and chord. Redis counts the branches; whoever settles the last one publishes the signature. So `.get()`, `chain`,
+`group`, `chord` and `link` see one ordinary task that ends when the workflow ends. Celery's own chord would count
+messages, can't stay open while a session waits with no message under way, and hangs when a part is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RUN_BRANCHES = "tasks.run_branches"
 
 
-class ProcessorTask(Task):  # type: ignore[misc]
+class ProcessorTask(Task):
     """Base of our tasks."""
 
     abstract = True
@@ -62,7 +62,7 @@ def publish_runners(publications: Sequence[Publication]) -> None:
 
 
 def _runner_message(publication: Publication) -> Any:
-    # Behind the branch's own timer: Celery ends a runner that is longer over its time than a tour and a branch can take.
+    # Behind the branch's own timer: Celery ends a runner that takes longer than a tour and a branch can.
     soft = publication.branch_timeout_seconds + TOUR_SECONDS
     return app.signature(RUN_BRANCHES, (publication.flow_session_id, publication.queue), immutable=True).set(
         task_id=publication.runner, queue=publication.queue, soft_time_limit=soft,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestration.engine.finish import RunResult
 
 
-@app.task(base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False)  # type: ignore[untyped-decorator]
+@app.task(base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False)
 def complete_workflow(flow_session_id: str, *, raise_on_failure: bool = False) -> dict[str, object]:
     """Complete a session whose branches have all settled; called twice, it gives the same result twice."""
     from tasks.engine import get_processor  # noqa: PLC0415 - clients need nothing of the engine

@@ -53,7 +53,7 @@ def get_processor() -> EnhancedParallelProcessor:
 
     Raises: WrongSetting: REDIS_URL or DATABASE_URL is missing.
     """
-    global _processor, _owner  # noqa: PLW0603 - one engine for each process
+    global _processor, _owner
     if _processor is None or _owner != os.getpid():
         with _making:
             if _processor is None or _owner != os.getpid():

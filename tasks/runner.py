@@ -8,7 +8,7 @@ from tasks.canvas import RUN_BRANCHES, ProcessorTask
 from tasks.celery_app import app
 
 
-@app.task(bind=True, base=ProcessorTask, name=RUN_BRANCHES, ignore_result=True)  # type: ignore[untyped-decorator]
+@app.task(bind=True, base=ProcessorTask, name=RUN_BRANCHES, ignore_result=True)
 def run_branches(self: Any, flow_session_id: str, queue: str) -> None:
     """Run branches of the session that are ready on the queue, until there is no more to do here."""
     from tasks.engine import get_processor  # noqa: PLC0415 - clients need nothing of the engine

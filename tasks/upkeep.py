@@ -1,7 +1,7 @@
-"""The upkeep process of a worker: keeps its leases, wakes what is due, gives up what is dead, drains the status channel.
+"""The upkeep process of a worker: leases, wake-ups, what is dead, the status channel.
 
-Started by the worker (worker/upkeep_process.py), ends with it. Any number may run in a fleet; each duty is one idempotent
-script or statement, so it does not matter which process does it.
+Started by the worker (worker/upkeep_process.py), ends with it. Any number may run in a fleet; each duty is one
+idempotent script or statement, so it does not matter which process does it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class UpkeepLoop:
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._updater = Updater(
-            StatusStream(settings.redis_url, settings.namespace), self._database, worker, batch_rows=settings.status_batch_rows
+            StatusStream(settings.redis_url, settings.namespace),
+            self._database,
+            worker,
+            batch_rows=settings.status_batch_rows,
         )
         self._duties = [
             Duty("renew leases", settings.lease_seconds / 3, self.renew_leases),
@@ -136,7 +139,7 @@ class UpkeepLoop:
             duty.do()
         except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
             _log.warning("[WORKER] can't %s now: %s", duty.name, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one duty that fails must not end the others
             _log.exception("[WORKER] can't %s", duty.name)
 
 

@@ -1,4 +1,4 @@
-"""`tasks.run_workflow`: starts a flow session. Unpacks the message, calls the engine, turns its answer into Celery calls."""
+"""`tasks.run_workflow` starts a flow session: the message unpacked, the engine called, its answer made Celery calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.complete import complete_workflow, deliver
 _IDS = uuid.UUID("6b0f6f0e-5f0c-4b4f-9c43-0a4b3d3c7b1e")
 
 
-@app.task(bind=True, base=ProcessorTask, name="tasks.run_workflow", ignore_result=False)  # type: ignore[untyped-decorator]
+@app.task(bind=True, base=ProcessorTask, name="tasks.run_workflow", ignore_result=False)
 def run_workflow(
     self: Any,
     workflow: str | Mapping[str, object],

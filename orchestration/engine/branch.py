@@ -113,10 +113,11 @@ class EnhancedBranchProcessor:
             if branch.is_for_each:
                 return self._expand(branch, task)
             end = self.run_branch(branch, task, task.attempt, task.retry)
+            rows = encode_rows(end.rows)
             if end.retry_after_ms is not None:
-                return Settlement(task, "defer", rows=encode_rows(end.rows), delay_us=end.retry_after_ms * 1000, retry=end.retry)
+                return Settlement(task, "defer", rows=rows, delay_us=end.retry_after_ms * 1000, retry=end.retry)
             return Settlement(
-                task, "done", rows=encode_rows(end.rows), counts=end.counts, results=end.results, outcome=end.outcome,
+                task, "done", rows=rows, counts=end.counts, results=end.results, outcome=end.outcome,
                 fails_session=end.fails_session, successors=join_steps(branch),
             )  # fmt: skip
 
@@ -160,7 +161,9 @@ class EnhancedBranchProcessor:
             end.counts[status.value] = end.counts.get(status.value, 0) + 1
             end.outcome = outcome_of(action, status)
             joined = _JOIN_OF[end.outcome]
-            if status in (TaskStatus.FAILED, TaskStatus.TIMED_OUT) or action is last and worst is TaskStatus.SUCCEEDED:
+            if status in (TaskStatus.FAILED, TaskStatus.TIMED_OUT) or (
+                action is last and worst is TaskStatus.SUCCEEDED
+            ):
                 worst = status
         end.fails_session = last.is_leaf and end.outcome in (Outcome.FAILED, Outcome.UPSTREAM_FAILED)
         context.metrics_recorder.branches += 1
@@ -177,26 +180,25 @@ class EnhancedBranchProcessor:
 
     def _expand(self, branch: Branch, claim: Claim) -> Settlement:
         """Find the items; with none, or when the action does not start, the branch ends here."""
-        context, action = self._context, branch.actions[0]
+        action = branch.actions[0]
         began_ns = time.monotonic_ns()
         try:
             status = self._starts(action, claim.joined, self._scope, claim.attempt, per_item=False)
-            size = 0
-            if status is None:
-                size = len(context.items(action))
-                if size > context.settings.max_for_each_items:
-                    raise ActionError(
-                        f"for_each gives {size} items, more than MAX_FOR_EACH_ITEMS={context.settings.max_for_each_items}"
-                    )
+            size = self._size(action) if status is None else 0
         except (ExpressionError, ActionError) as error:
-            return self._end_for_each(
-                branch, claim, TaskEnd(TaskStatus.FAILED, error=describe_error(error, 1), started_ns=began_ns), ItemCounts(0)
-            )
+            failed = TaskEnd(TaskStatus.FAILED, error=describe_error(error, 1), started_ns=began_ns)
+            return self._end_for_each(branch, claim, failed, ItemCounts(0))
         if status is not None:
             return self._end_for_each(branch, claim, TaskEnd(status), ItemCounts(0))
         if size == 0:
             return self._end_for_each(branch, claim, TaskEnd(TaskStatus.SUCCEEDED, started_ns=began_ns), ItemCounts(0))
         return Settlement(claim, "expand", size=size, max_concurrent=action.max_concurrent or 0)
+
+    def _size(self, action: PlannedAction) -> int:
+        size, most = len(self._context.items(action)), self._context.settings.max_for_each_items
+        if size > most:
+            raise ActionError(f"for_each gives {size} items, more than MAX_FOR_EACH_ITEMS={most}")
+        return size
 
     def _finish(self, branch: Branch, claim: Claim) -> Settlement:
         """All items have settled: how did the action as a whole end?"""
@@ -252,11 +254,17 @@ class EnhancedBranchProcessor:
             for index in range(claim.start, claim.start + claim.count):
                 scope.item, scope.item_index = items[index], index
                 deadline_ns = time.monotonic_ns() + timeout_ns
-                task = self._task(action, _JOIN_OF[Outcome.SUCCESS], scope, claim.attempt, claim.retry, index, deadline_ns)
+                task = self._task(
+                    action, _JOIN_OF[Outcome.SUCCESS], scope, claim.attempt, claim.retry, index, deadline_ns
+                )
                 row = self._row(action, task, claim.attempt, claim.retry, index)
                 if task.retry_after_ms is not None and claim.count == 1:
                     return Settlement(
-                        claim, "defer", rows=encode_rows([row]), delay_us=task.retry_after_ms * 1000, retry=claim.retry + 1
+                        claim,
+                        "defer",
+                        rows=encode_rows([row]),
+                        delay_us=task.retry_after_ms * 1000,
+                        retry=claim.retry + 1,
                     )
                 counts[task.status.value] = counts.get(task.status.value, 0) + 1
                 rows.append(row)
@@ -278,7 +286,14 @@ class EnhancedBranchProcessor:
     # One task
 
     def _task(
-        self, action: PlannedAction, joined: JoinCounts, scope: Scope, attempt: int, retry: int, item: int, deadline_ns: int
+        self,
+        action: PlannedAction,
+        joined: JoinCounts,
+        scope: Scope,
+        attempt: int,
+        retry: int,
+        item: int,
+        deadline_ns: int,
     ) -> TaskEnd:
         """Run one task, or find that it does not start."""
         try:
@@ -289,7 +304,9 @@ class EnhancedBranchProcessor:
             spec = self._spec(action.uses)
         except (ExpressionError, ActionError) as error:
             now = time.monotonic_ns()
-            return TaskEnd(TaskStatus.FAILED, error=describe_error(error, attempt + retry), started_ns=now, finished_ns=now)
+            return TaskEnd(
+                TaskStatus.FAILED, error=describe_error(error, attempt + retry), started_ns=now, finished_ns=now
+            )
         left = (deadline_ns - time.monotonic_ns()) / 1e9
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
@@ -321,7 +338,8 @@ class EnhancedBranchProcessor:
         """
         if attempt > self._context.settings.max_branch_crashes:
             raise ActionError(
-                f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={self._context.settings.max_branch_crashes})"
+                f"the process that ran it died {attempt - 1} times "
+                f"(MAX_BRANCH_CRASHES={self._context.settings.max_branch_crashes})"
             )
         if not per_item:
             decision = decide(action.rule, joined)
@@ -391,7 +409,7 @@ class EnhancedBranchProcessor:
     def _row(self, action: PlannedAction, task: TaskEnd, attempt: int, retry: int, item: int) -> list[object]:
         now = time.monotonic_ns()
         succeeded = task.status is TaskStatus.SUCCEEDED
-        result = task.result if succeeded else None
+        result = task.result if succeeded or task.result is not NO_RESULT else None
         if result is not None and len(result) > self._context.settings.max_result_bytes:
             result = orjson.dumps({"$stored": True, "size_bytes": len(result)})
         waits = task.retry_after_ms is not None
@@ -406,7 +424,8 @@ class EnhancedBranchProcessor:
         context = self._context
         rows = encode_rows([row])
         if not context.stores.live.checkpoint_step(self._runner, claim, context.day, action.name, kept, rows):
-            raise StaleClaim(f"branch {claim.name if claim else ''} of {context.flow_session_id} belongs to another attempt")
+            name = claim.name if claim else action.name
+            raise StaleClaim(f"branch {name} of {context.flow_session_id} belongs to another attempt")
         if action.durability is Durability.SYNC:
             context.write_now(rows)
 

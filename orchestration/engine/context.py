@@ -1,7 +1,7 @@
 """ProcessingContext: all that a process knows of one flow session while it works on it.
 
-Results are read from Redis when an expression first asks for them and then kept: a settled task never changes. Threads may
-share a context: what it keeps is only ever added to.
+Results are read from Redis when an expression first asks for them and then kept: a settled task never changes.
+Threads may share a context: what it keeps is only ever added to.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from orchestration.store.updates import write_rows
 from orchestration.vocabulary import Claim
 
 if TYPE_CHECKING:
-    from orchestration.engine.versions import Version
     from config.settings import Settings
+    from orchestration.engine.versions import Version
     from orchestration.store.pool import Database
 
 _log = logging.getLogger(__name__)
@@ -182,6 +182,12 @@ class ProcessingContext:
             counts = ended["counts"]
             return ItemsView(ended["status"], counts, lambda: self._item_results(name, counts["total"]))
         return ended_view(ended["status"], ended["error"])
+
+    def _stored_result(self, action: str) -> bytes:
+        body = stored_results.get_result(self.stores.database, self.flow_session_id, self.day, action)
+        if body is None:
+            raise WorkflowExecutionError(f"the result of {action} of {self.flow_session_id} is not in PostgreSQL")
+        return body
 
     def _item_results(self, action: str, size: int) -> list[object]:
         """Results of all items in order; null where an item did not succeed."""

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol
 
 from orchestration.errors import ActionError
@@ -75,10 +76,10 @@ def invoke(
             value = limit.call(seconds, lambda: spec.function(context(), **inputs))
         else:
             value = limit.call(seconds, lambda: spec.function(**inputs))
-        if inspect.isawaitable(value):
-            if inspect.iscoroutine(value):
-                value.close()
-            raise ActionError(f"action {spec.name} returned a coroutine; declare it with async def")
+        if inspect.iscoroutine(value):
+            value.close()
+            value = ActionError(f"action {spec.name} returned a coroutine; declare it with async def")
+            return Invocation(TaskStatus.FAILED, started, time.monotonic_ns(), error=value)
     except limit.timeout_error as error:
         return Invocation(TaskStatus.TIMED_OUT, started, time.monotonic_ns(), error=error)
     except limit.passes:
@@ -118,7 +119,7 @@ def describe_error(error: BaseException, attempt: int) -> dict[str, object]:
         "attempt": attempt,
     }
     if error.__traceback__ is not None and not isinstance(error, ActionError):
-        shown = error.__traceback__
+        shown: TracebackType | None = error.__traceback__
         while shown is not None and shown.tb_frame.f_globals.get("__package__", "") in _ENGINE_PACKAGES:
             shown = shown.tb_next  # the engine's own frames say nothing about the action
         if shown is not None:

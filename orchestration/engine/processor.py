@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -100,9 +100,7 @@ class EnhancedParallelProcessor:
         if row.status.is_final:
             return RunResult.of_row(row)
         day = row.session_day.isoformat()
-        context = make_context(
-            request.flow_session_id, version, day, payload, self.worker, self.settings, self.stores
-        )
+        context = make_context(request.flow_session_id, version, day, payload, self.worker, self.settings, self.stores)
         runner = self._runner(request.flow_session_id, f"{request.flow_session_id}.0", request.queue)
         plan = version.plan
         fork = Fork(request, version, row, context, runner)
@@ -126,7 +124,8 @@ class EnhancedParallelProcessor:
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
         """Open the session with its completion parked and this process as its first runner.
 
-        Returns: GO, to be followed by `run_fork`; else why there is nothing to do here (the message came a second time).
+        Returns: GO, to be followed by `run_fork`; else why there is nothing to do here (the message came a second
+        time).
         """
         context, live = fork.context, self.stores.live
         lease_us = int(self.settings.lease_seconds * 1e6)
@@ -170,7 +169,9 @@ class EnhancedParallelProcessor:
         if started.verdict is not Verdict.GO:
             return started.verdict
         context = self._context(flow_session_id, started.version_id, started.day)
-        return self._run(context, RunnerLoop(context, registered, self.spawn_branch_processor(context, registered), self.links))
+        return self._run(
+            context, RunnerLoop(context, registered, self.spawn_branch_processor(context, registered), self.links)
+        )
 
     def spawn_branch_processor(self, context: ProcessingContext, runner: Runner) -> EnhancedBranchProcessor:
         """What runs claims of this session for this runner."""
@@ -226,17 +227,16 @@ class EnhancedParallelProcessor:
 def _new_session(fork: Fork, signature: str) -> NewSession:
     """What is opened: the first branch has run already, or it is ready with the other roots."""
     context, plan, end = fork.context, fork.version.plan, fork.end
-    common = {
-        "workflow": fork.version.workflow, "version_id": fork.version.version_id, "day": context.day,
-        "limit": context.limit, "branch_timeout_seconds": context.branch_timeout_seconds, "signature": signature,
-        "priority": fork.request.priority,
-        "queues": sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
-    }  # fmt: skip
+    new = NewSession(
+        workflow=fork.version.workflow, version_id=fork.version.version_id, day=context.day, limit=context.limit,
+        branch_timeout_seconds=context.branch_timeout_seconds, signature=signature, priority=fork.request.priority,
+        queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
+        open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
+    )  # fmt: skip
     if fork.first is None or end is None or fork.waits:
-        ready = [(name, plan.branches[name].queue) for name in plan.roots]
-        return NewSession(**common, open_branches=len(plan.branches), ready=ready)
-    return NewSession(
-        **common, open_branches=len(plan.branches) - 1, rows=encode_rows(end.rows), counts=end.counts,
+        return new
+    return replace(
+        new, open_branches=len(plan.branches) - 1, ready=(), rows=encode_rows(end.rows), counts=end.counts,
         results=end.results, joins=join_steps(fork.first), outcome=end.outcome,
     )  # fmt: skip
 

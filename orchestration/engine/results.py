@@ -1,11 +1,12 @@
 """How a settled task is kept for those that read it: in Redis as bytes, in expressions as a mapping.
 
-The first byte tells what follows: `+` the result as JSON; `@` nothing, the result is in PostgreSQL; `-` a JSON mapping of
-status and error; `*` a JSON mapping of status and counts of a `for_each`, whose results are kept by item.
+The first byte tells what follows: `+` the result as JSON; `@` nothing, the result is in PostgreSQL; `-` a JSON
+mapping of status and error; `*` a JSON mapping of status and counts of a `for_each`, whose results are kept by item.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestration.vocabulary import ItemCounts, TaskStatus
 TaskView = Mapping[str, object]
 
 STORED = b"@"
+
 
 def encode_result(value: object, *, most_bytes: int) -> bytes:
     """An action's result as JSON.
@@ -55,7 +57,7 @@ def _refuse(value: object) -> object:
 def _has_nan(value: object) -> bool:
     """orjson writes NaN as null without a word."""
     if isinstance(value, float):
-        return value != value or value in (float("inf"), float("-inf"))
+        return not math.isfinite(value)
     if isinstance(value, Mapping):
         return any(_has_nan(part) for part in value.values())
     if isinstance(value, (list, tuple)):

@@ -40,7 +40,9 @@ class Links(Protocol):
 class RunnerLoop:
     """One runner of one session."""
 
-    def __init__(self, context: ProcessingContext, runner: Runner, processor: EnhancedBranchProcessor, links: Links) -> None:
+    def __init__(
+        self, context: ProcessingContext, runner: Runner, processor: EnhancedBranchProcessor, links: Links
+    ) -> None:
         self._context = context
         self._runner = runner
         self._processor = processor
@@ -52,7 +54,7 @@ class RunnerLoop:
         """Run until the runner has left; returns why.
 
         Args: settlements: what the caller has to settle at once.
-        Raises: whatever reaches the engine from a service that stays away; claims held then go back first, if Redis answers.
+        Raises: what a service that stays away makes of a call; claims held go back first, if Redis answers.
         """
         while True:
             answer = self.settle(settlements)
@@ -89,7 +91,8 @@ class RunnerLoop:
             # before anything else: a runner that is registered and never published keeps a slot
             self._links.publish_runners(answer.publications)
         for unit in answer.refused:
-            _log.warning("[PARALLELIZER] settlement of %s in %s refused: another attempt owns it", unit, self._context.flow_session_id)
+            session = self._context.flow_session_id
+            _log.warning("[PARALLELIZER] settlement of %s in %s refused: another attempt owns it", unit, session)
         if answer.verdict is Verdict.ENDED:
             self._links.publish_completion(self._context.flow_session_id, answer.signature)
         return answer
@@ -110,5 +113,8 @@ class RunnerLoop:
     def _hand_back(self, claims: Sequence[Claim]) -> None:
         try:
             self.settle([Settlement(claim, "back") for claim in claims], Mode.LEAVE)
-        except Exception:  # the first error is the one to report
-            _log.exception("[PARALLELIZER] claims of %s could not be handed back; their lease will expire", self._context.flow_session_id)
+        except Exception:  # noqa: BLE001 - the first error is the one to raise
+            session = self._context.flow_session_id
+            _log.warning(
+                "[PARALLELIZER] claims of %s were not handed back; their lease will expire", session, exc_info=True
+            )

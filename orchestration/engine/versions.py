@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -53,8 +53,7 @@ class Version:
         if self.validator is None:
             return
         wrong = [
-            f"payload{''.join(f'.{part}' if isinstance(part, str) else f'[{part}]' for part in error.instance_path)}: {error.message}"
-            for error in self.validator.iter_errors(payload)
+            f"payload{_path(error.instance_path)}: {error.message}" for error in self.validator.iter_errors(payload)
         ]
         if wrong:
             raise PayloadError(f"the payload does not fit workflow {self.workflow}: " + "; ".join(sorted(wrong)[:20]))
@@ -92,7 +91,9 @@ class VersionCache:
         self._load_actions()
         definition = load_definition(dict(workflow), max_actions=self._settings.max_actions)
         plan = compile_plan(definition)
-        workflows.register_version(self._database, definition.name, plan.version_id, definition.to_dict(), publish=False)
+        workflows.register_version(
+            self._database, definition.name, plan.version_id, definition.to_dict(), publish=False
+        )
         if len(self._by_content) > KEPT:
             self._by_content.clear()
         self._by_content[content] = plan.version_id
@@ -139,6 +140,10 @@ def reads_of(plan: Plan) -> frozenset[str]:
     else:
         names |= {leaf.name for leaf in plan.leaves if leaf.items is None}
     return frozenset(names)
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    return "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in parts)
 
 
 def _no_retrieval(uri: str) -> None:

@@ -1,1 +1,1 @@
-"""Live state in Redis: keys, Lua transitions, and the client that calls them. Only here is the Redis client imported."""
+"""Live state in Redis: keys, Lua transitions, the client that calls them. The Redis client is imported only here."""

@@ -6,7 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
 from orchestration.errors import ServiceUnreachable
@@ -38,9 +38,11 @@ def check(url: str) -> None:
     Raises: ServiceUnreachable: it does not; the message says where and what to do.
     """
     try:
-        redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, retry=Retry(None, 0)).ping()  # type: ignore[arg-type]
+        redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)).ping()
     except (redis.exceptions.RedisError, OSError) as error:
-        raise ServiceUnreachable(f"Redis at {place(url)} does not answer ({error}); start it or correct REDIS_URL") from None
+        raise ServiceUnreachable(
+            f"Redis at {place(url)} does not answer ({error}); start it or correct REDIS_URL"
+        ) from None
 
 
 def place(url: str) -> str:

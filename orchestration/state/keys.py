@@ -25,17 +25,25 @@ class Key:
 
 KEYS: Final[dict[str, Key]] = {
     # One flow session
-    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, vtime, open, failed, "
-                   "age, signature, n:<status> tasks ended (items when their for_each has ended), pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
-    "own": Key("session:%s:own", "hash", "claimed unit → life|attempt|count|retry|ready µs|since µs; its length is the permits in use"),
-    "joins": Key("session:%s:joins", "hash", "branch → predecessors settled; branch:F, :K, :U → of these not succeeded"),
+    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, vtime, "
+                   "open, failed, age, signature, rseq, n:<status> tasks ended (items when their for_each has ended), "
+                   "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
+    "own": Key("session:%s:own", "hash",
+               "claimed unit → life|attempt|count|retry|ready µs|since µs; its length is the permits in use"),
+    "joins": Key("session:%s:joins", "hash",
+                 "branch → predecessors settled; branch:F, :K, :U → of these not succeeded"),
     "results": Key("session:%s:results", "hash", "action → result as JSON; @payload → payload"),
     "ready": Key("session:%s:ready:%s", "zset", "units that may run on a queue, by the µs they became ready"),
-    "items": Key("session:%s:items:%s", "hash", "a for_each: queue, size, cursor, settled, running, max, back, at, bytes, spilled, n:<status>"),
-    "returned": Key("session:%s:returned:%s", "zset", "a for_each: chunks that were claimed and came back, by the µs they became ready"),
+    "items": Key("session:%s:items:%s", "hash",
+                 "a for_each: queue, size, cursor, settled, running, max, back, at, bytes, spilled, n:<status>"),
+    "returned": Key("session:%s:returned:%s", "zset",
+                    "a for_each: chunks that were claimed and came back, by the µs they became ready"),
     "bits": Key("session:%s:bits:%s", "bitmap", "a for_each: one bit for each settled item"),
-    "item_results": Key("session:%s:itemresults:%s", "hash", "a for_each: first item of a settled chunk → JSON array of results"),
-    "runners": Key("session:%s:runners", "hash", "runner → life|permits|1 until its first call (life empty: published); runner:call → number and reply of its last call"),
+    "item_results": Key("session:%s:itemresults:%s", "hash",
+                        "a for_each: first item of a settled chunk → JSON array of results"),
+    "runners": Key("session:%s:runners", "hash",
+                   "runner → life|permits|1 until its first call (life empty: published); "
+                   "runner:call → number and reply of its last call"),
     "deferred": Key("session:%s:deferred", "zset", "units waiting for a time → due µs"),
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
@@ -43,8 +51,10 @@ KEYS: Final[dict[str, Key]] = {
     "permits_global": Key("permits:global", "zset", "permits of all sessions → µs taken"),
     "permits_workflow": Key("permits:workflow:%s", "zset", "permits of all sessions of a workflow → µs taken"),
     "limits": Key("limits", "hash", "global and workflow:<name> → most branches at once; absent or 0: no limit"),
-    "blocked_global": Key("blocked:global", "zset", "queue|session that found the global limit reached, by virtual time"),
-    "blocked_workflow": Key("blocked:workflow:%s", "zset", "queue|session that found the workflow's limit reached, by virtual time"),
+    "blocked_global": Key("blocked:global", "zset",
+                          "queue|session that found the global limit reached, by virtual time"),
+    "blocked_workflow": Key("blocked:workflow:%s", "zset",
+                            "queue|session that found the workflow's limit reached, by virtual time"),
     "slots": Key("slots:%s", "hash", "worker → its slots on this queue"),
     "slots_total": Key("slots:%s:total", "string", "sum of the slots of the queue"),
     "workers": Key("workers", "zset", "worker → lease expiry in µs"),

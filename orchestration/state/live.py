@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import redis
+from typing import Any
 
 from orchestration.state.client import connect
 from orchestration.state.keys import KeySpace
@@ -124,13 +123,13 @@ class LiveState:
     def __init__(self, redis_url: str, namespace: str) -> None:
         self._url = redis_url
         self.space = KeySpace(namespace)
-        self._client: redis.Redis | None = None
+        self._client: Any = None
         self._pid = 0
         self._settle = load_script("settle_branch")
 
     @property
-    def client(self) -> redis.Redis:
-        """The client of this process; a forked child gets its own."""
+    def client(self) -> Any:
+        """The client of this process (redis.Redis, whose types are unions over all its modes); a child gets its own."""
         if self._client is None or self._pid != os.getpid():
             self._client, self._pid = connect(self._url), os.getpid()
         return self._client
@@ -158,7 +157,9 @@ class LiveState:
         reply = load_script("open_session")(
             self.client, self.space, rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
             worker=runner.worker, lease=lease_us, workflow=new.workflow, version=new.version_id, day=new.day,
-            limit=new.limit, timeout=new.branch_timeout_seconds, weight=new.weight, priority=new.priority, open=new.open_branches, signature=new.signature, queues=",".join(new.queues),
+            limit=new.limit, timeout=new.branch_timeout_seconds,
+            weight=new.weight, priority=new.priority, open=new.open_branches,
+            signature=new.signature, queues=",".join(new.queues),
             rows=new.rows, nc=len(new.counts), nr=len(new.results), nready=len(new.ready), njoins=len(new.joins),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
@@ -170,7 +171,7 @@ class LiveState:
     # Runners
 
     def start_runner(self, runner: Runner, lease_us: int) -> Started:
-        """Register a runner that begins. GO, or why it must not: ENDED (with the signature), GONE, DUPLICATE, REDUNDANT."""
+        """Register a runner that begins: GO, or why it must not (ENDED has the signature)."""
         reply = load_script("start_runner")(
             self.client, self.space, session=runner.flow_session_id, runner=runner.runner, life=runner.life,
             queue=runner.queue, worker=runner.worker, lease=lease_us,
@@ -193,8 +194,10 @@ class LiveState:
         """Record how claims ended and learn what to do next, in one round trip.
 
         Args: call: rises by one with each call of this runner; a repeat gets the same answer.
-            want: permits to hold afterwards. chunk: most items in one claim. elapsed_us: slot time used since the last call.
-        Returns: what to do; `refused` names the units that belong to somebody else by now (nothing was written for them).
+            want: permits to hold afterwards. chunk: most items in one claim. elapsed_us: slot time used since the
+            last call.
+        Returns: what to do; `refused` names the units that belong to somebody else by now (nothing was written for
+        them).
         """
         values: list[Argument] = [
             runner.flow_session_id, runner.runner, runner.life, runner.queue, runner.worker, mode.value, want, chunk,
@@ -236,10 +239,18 @@ class LiveState:
 
     # The fleet
 
-    def beat_worker(self, worker: str, queues: Sequence[str], slots: int, lease_us: int, limit_global: int) -> tuple[Publication, ...]:
+    def beat_worker(
+        self, worker: str, queues: Sequence[str], slots: int, lease_us: int, limit_global: int
+    ) -> tuple[Publication, ...]:
         """Register the worker's slots and renew its leases; returns runners to publish."""
         reply = load_script("beat_worker")(
-            self.client, self.space, list(queues), worker=worker, lease=lease_us, slots=slots, **{"global": limit_global}
+            self.client,
+            self.space,
+            list(queues),
+            worker=worker,
+            lease=lease_us,
+            slots=slots,
+            **{"global": limit_global},
         )
         return _publications(reply)
 
@@ -261,17 +272,17 @@ class LiveState:
 
     def results(self, flow_session_id: str, actions: Sequence[str]) -> list[bytes | None]:
         """Results of actions as JSON, None where there is none (yet)."""
-        reply: list[bytes | None] = self.client.hmget(self.space.key("results", flow_session_id), list(actions))  # type: ignore[assignment]
+        reply: list[bytes | None] = self.client.hmget(self.space.key("results", flow_session_id), list(actions))
         return reply
 
     def all_results(self, flow_session_id: str) -> dict[str, bytes]:
         """All results kept for the session, the payload under PAYLOAD_FIELD."""
-        reply: dict[bytes, bytes] = self.client.hgetall(self.space.key("results", flow_session_id))  # type: ignore[assignment]
+        reply: dict[bytes, bytes] = self.client.hgetall(self.space.key("results", flow_session_id))
         return {name.decode(): value for name, value in reply.items()}
 
     def item_results(self, flow_session_id: str, action: str) -> dict[int, bytes]:
         """Results of a for_each: first item of a chunk → JSON array. Chunks of nulls are absent."""
-        reply: dict[bytes, bytes] = self.client.hgetall(self.space.key("item_results", flow_session_id, action))  # type: ignore[assignment]
+        reply: dict[bytes, bytes] = self.client.hgetall(self.space.key("item_results", flow_session_id, action))
         return {int(start): value for start, value in reply.items()}
 
     def items_spilled(self, flow_session_id: str, action: str) -> bool:
@@ -288,11 +299,11 @@ class LiveState:
 
     def permits_in_use(self, flow_session_id: str) -> int:
         """Branches of the session that run at this moment."""
-        return int(self.client.hlen(self.space.key("own", flow_session_id)))  # type: ignore[arg-type]
+        return int(self.client.hlen(self.space.key("own", flow_session_id)))
 
     def now_us(self) -> int:
         """The time by Redis, the only clock of a session: µs since the epoch."""
-        seconds, microseconds = self.client.time()  # type: ignore[misc]
+        seconds, microseconds = self.client.time()
         return int(seconds) * 1_000_000 + int(microseconds)
 
     # For onlookers
@@ -300,7 +311,7 @@ class LiveState:
     def session_counts(self, flow_session_id: str) -> tuple[dict[str, int], int] | None:
         """Tasks ended by status, and by how many actions the session fails; None when there is no live state."""
         fields = self.client.hgetall(self.space.key("session", flow_session_id))
-        return (_counts(fields), int(fields.get(b"failed", 0))) if fields else None  # type: ignore[union-attr,arg-type]
+        return (_counts(fields), int(fields.get(b"failed", 0))) if fields else None
 
     def snapshot(self, flow_session_id: str) -> LiveSnapshot | None:
         """What the session does just now; None when it has no live state."""

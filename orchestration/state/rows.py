@@ -1,4 +1,4 @@
-"""Rows of status updates, as they travel through the stream. The layout is described in docs/design.md, "Status channel".
+"""Rows of status updates, as they travel through the stream; docs/design.md, "Status channel", has the layout.
 
 Times are microseconds before the entry's own time, which is Redis's: no host's clock reaches PostgreSQL.
 """
@@ -18,7 +18,7 @@ def sequence_of(attempt: int, retry: int) -> int:
     return attempt * _ATTEMPT + retry * _RETRY + _END
 
 
-def task_row(
+def task_row(  # noqa: PLR0913 - one for each column
     action: str,
     status: TaskStatus,
     attempt: int,

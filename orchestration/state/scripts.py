@@ -51,7 +51,9 @@ class Script:
         self._expected = frozenset(self._names)
         self._registered: dict[int, Any] = {}
 
-    def __call__(self, client: redis.Redis, space: KeySpace, rest: list[Argument] | None = None, **named: Argument) -> Any:
+    def __call__(
+        self, client: redis.Redis, space: KeySpace, rest: list[Argument] | None = None, **named: Argument
+    ) -> Any:
         """Run the script.
 
         Args: named: one value for each name in its header; rest: what follows them.

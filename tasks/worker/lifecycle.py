@@ -1,7 +1,7 @@
 """A worker's name, whether it is stopping, and what starts and ends with it.
 
-The pool's children are forked from the worker, so what is set here before the fork is theirs too: the name, and one byte
-of shared memory by which they learn that the worker stops.
+The pool's children are forked from the worker, so what is set here before the fork is theirs too: the name, and one
+byte of shared memory by which they learn that the worker stops.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def stopping() -> bool:
     return _stop_flag[0] != 0
 
 
-@signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+@signals.setup_logging.connect(weak=False)
 def _logging(**_: Any) -> None:
     configure_logging(get_settings())
 
 
-class Upkeep(bootsteps.StartStopStep):  # type: ignore[misc]
+class Upkeep(bootsteps.StartStopStep):
     """Names the worker before its pool is made, and starts the upkeep process."""
 
     requires = ("celery.worker.components:Pool",)
@@ -58,7 +58,7 @@ class Upkeep(bootsteps.StartStopStep):  # type: ignore[misc]
         Upkeep.process.start()
 
 
-@signals.worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+@signals.worker_shutdown.connect(weak=False)
 def _shut_down(**_: Any) -> None:
     """The pool has stopped: what its branches reported is still drained."""
     if Upkeep.process is not None:
@@ -66,7 +66,7 @@ def _shut_down(**_: Any) -> None:
         Upkeep.process = None
 
 
-@signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+@signals.worker_shutting_down.connect(weak=False)
 def _shutting_down(**_: Any) -> None:
     _stop_flag[0] = 1
 

@@ -1,7 +1,7 @@
 """Time limits of user code: a timer of the branch's own, on pools that run tasks in a main thread (prefork, solo).
 
-The handler raises only while it is armed, that is around user code: an alarm that comes later is ignored, so it can't land
-in the engine. On other threads no timer exists, and the call is not limited here.
+The handler raises only while it is armed, that is around user code: an alarm that comes later is ignored, so it can't
+land in the engine. On other threads no timer exists, and the call is not limited here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The worker's view of one message: learns at once when the process that ran it is gone.
 
-Called in the worker's main process, whose event loop must not wait: one short call to Redis, and a message for each runner
-that takes over. If that fails, the lease expires instead.
+Called in the worker's main process, whose event loop must not wait: one short call to Redis, and a message for each
+runner that takes over. If that fails, the lease expires instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.worker import lifecycle
 _log = logging.getLogger(__name__)
 
 
-class ProcessorRequest(Request):  # type: ignore[misc]
+class ProcessorRequest(Request):
     """A request for one of our tasks."""
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
@@ -26,7 +26,7 @@ class ProcessorRequest(Request):  # type: ignore[misc]
         if isinstance(error, (WorkerLostError, TimeLimitExceeded, Terminated)):
             try:
                 self._expire_runner(type(error).__name__)
-            except Exception:
+            except Exception:  # noqa: BLE001 - Celery's own handling must go on
                 _log.exception("[WORKER] the runner of %s could not be given up; its lease will expire", self.id)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 

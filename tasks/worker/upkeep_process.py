@@ -1,8 +1,8 @@
 """Starts and stops the upkeep process of a worker (tasks/upkeep.py).
 
 A process of its own: the worker's main process forks children for as long as it lives, and a thread beside that is a
-dead lock waiting to happen; on gevent a blocking driver would stop the whole pool; on solo the pool blocks the main thread.
-It ends when its standard input is closed, so it never outlives the worker.
+dead lock waiting to happen; on gevent a blocking driver would stop the whole pool; on solo the pool blocks the main
+thread. It ends when its standard input is closed, so it never outlives the worker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class UpkeepProcess:
         try:
             process.wait(DRAIN_SECONDS)
         except subprocess.TimeoutExpired:
-            _log.warning("[WORKER] the upkeep process did not end within %g s and is killed; other workers drain on", DRAIN_SECONDS)
+            _log.warning(
+                "[WORKER] the upkeep process did not end within %g s and is killed; other workers drain on",
+                DRAIN_SECONDS,
+            )
             process.kill()
             process.wait()
         self._process = None

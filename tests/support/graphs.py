@@ -16,7 +16,7 @@ OUTCOMES = ("success", "success", "success", "fail", "skip")
 
 @dataclass(frozen=True)
 class Node:
-    """An action: what it needs, when it runs, what it does if it runs; `items`: outcomes of a for_each's items, or None."""
+    """An action: what it needs, when it runs, what it then does; `items`: outcomes of a for_each's items, or None."""
 
     needs: tuple[str, ...]
     rule: TriggerRule
@@ -86,7 +86,7 @@ _OUTCOME = {"succeeded": "S", "failed": "F", "skipped": "K", "upstream_failed": 
 
 
 def expected_of(graph: Graph) -> Expected:
-    """Evaluate a graph in its own order; independent of the engine but for the table of rules, which has tests of its own."""
+    """Evaluate a graph in its own order; shares with the engine only the table of rules, which has tests of its own."""
     states: dict[tuple[str, int], str] = {}
     seen: dict[str, str] = {}
     executions: set[str] = set()

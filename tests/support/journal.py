@@ -1,4 +1,4 @@
-"""Actions for tests (ACTION_MODULES=tests.support.journal): what they did is written to a journal, a line for each execution."""
+"""Actions for tests (ACTION_MODULES=tests.support.journal); each execution writes a line to a journal."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def large(size_bytes: int) -> str:
 @action("test.base_exception")
 def base_exception(kind: str) -> None:
     """Raise something that is no Exception."""
-    raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt, "GeneratorExit": GeneratorExit}[kind]("told to")
+    raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt, "GeneratorExit": GeneratorExit}[kind](
+        "told to"
+    )
 
 
 @action("test.await")

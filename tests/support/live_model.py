@@ -1,7 +1,7 @@
 """The live state's transitions in plain Python: what the Lua scripts must do, without Redis, time or fairness.
 
-The model follows the scripts: a test applies to both what a caller does, hands the model the claims that the scripts chose,
-and the model says whether that choice was allowed and what the state must be now.
+The model follows the scripts: a test applies to both what a caller does, hands the model the claims that the scripts
+chose, and the model says whether that choice was allowed and what the state must be now.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs flow sessions through the real engine, Redis and PostgreSQL in one thread, settling in an order that a test chooses.
+"""Runs flow sessions through the real engine, Redis and PostgreSQL, settling in an order that a test chooses.
 
-What a fleet does with many processes is done here step by step: all claims that a limit allows are held at once, and the
-test says which is run and settled next. So any interleaving of branches can be had, and repeated.
+What a fleet does with many processes is done here step by step: all claims that a limit allows are held at once, and
+the test says which is run and settled next. So any interleaving of branches can be had, and repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestration.engine.context import ProcessingContext, Stores
 from orchestration.engine.finish import RunResult
 from orchestration.engine.processor import EnhancedParallelProcessor, Fork, RunRequest
 from orchestration.engine.versions import VersionCache
-from orchestration.state.live import LiveState, NewSession
+from orchestration.state.live import LiveState
 from orchestration.state.stream import StatusStream
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Claim, Publication, Settlement, Verdict

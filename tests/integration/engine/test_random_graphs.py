@@ -1,4 +1,4 @@
-"""Whatever the graph, the outcomes and the order of settling: the session ends, as the rules say, each task run once."""
+"""Whatever the graph, the outcomes and the order of settling: the session ends by the rules, each task run once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.journal import read_journal
 from tests.support.graphs import Graph, definition_of, expected_of, graphs
+from tests.support.journal import read_journal
 from tests.support.stepping import SteppingEngine
 
 EXAMPLES = 300
@@ -36,12 +36,15 @@ def test_any_graph_ends_as_the_rules_say(
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal"
         result = engine.run(
-            definition_of(graph, str(journal), limit), choose=lambda claims: chance.randrange(len(claims)), inline=inline
+            definition_of(graph, str(journal), limit),
+            choose=lambda claims: chance.randrange(len(claims)),
+            inline=inline,
         )
         lines = read_journal(journal)
     expected = expected_of(graph)
     rows = engine.database.fetch(
-        "SELECT action, item, status, started_at, finished_at FROM tasks WHERE flow_session_id = %s", (result.flow_session_id,)
+        "SELECT action, item, status, started_at, finished_at FROM tasks WHERE flow_session_id = %s",
+        (result.flow_session_id,),
     )
     assert {(action, item): status for action, item, status, _, _ in rows} == expected.states
     assert result.status == expected.status

@@ -18,6 +18,8 @@ import psutil
 import psycopg2
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from orchestration.errors import ServiceUnreachable
 from parallelizer.services.folder import prepare_folder
@@ -94,7 +96,10 @@ def test_both_refuse_a_caller_without_the_password(open_folder: Path) -> None:
     data_dir = prepare_folder(open_folder / "data")
     with running(EmbeddedValkey(data_dir)) as url:
         port = url.rpartition(":")[2].partition("/")[0]
-        with redis.Redis(port=int(port), retry=None) as client, pytest.raises(redis.AuthenticationError):
+        with (
+            redis.Redis(port=int(port), retry=Retry(NoBackoff(), 0)) as client,
+            pytest.raises(redis.AuthenticationError),
+        ):
             client.ping()
     with running(postgres(data_dir)) as url:
         password = url.partition("//")[2].partition(":")[2].partition("@")[0]

@@ -6,10 +6,16 @@ import os
 import uuid
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orchestration.state.live import LiveState, NewSession, Runner
 from orchestration.vocabulary import Claim, JoinStep, Mode, Next, Outcome, Publication, Settlement, UnitKind, Verdict
@@ -38,14 +44,17 @@ class Holder:
 def plans(draw: st.DrawFn) -> dict[str, ModelBranch]:
     count = draw(st.integers(1, 6))
     needs = {
-        f"n{index}": draw(st.lists(st.sampled_from([f"n{earlier}" for earlier in range(index)]), unique=True, max_size=3))
+        f"n{index}": draw(
+            st.lists(st.sampled_from([f"n{earlier}" for earlier in range(index)]), unique=True, max_size=3)
+        )
         if index
         else []
         for index in range(count)
     }
     return {
         name: ModelBranch(
-            name, draw(st.sampled_from(QUEUES)), len(before), tuple(other for other, befores in needs.items() if name in befores),
+            name, draw(st.sampled_from(QUEUES)), len(before),
+            tuple(other for other, befores in needs.items() if name in befores),
             draw(st.sampled_from([None, None, 1, 3, 9])), draw(st.sampled_from([0, 0, 1, 2])),
         )
         for name, before in needs.items()
@@ -120,7 +129,9 @@ class Transitions(RuleBasedStateMachine):
             del holder.held[settlement.claim.unit]
         self.published += answer.publications
         for claim in answer.claims:
-            session.claim(holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, chunk)
+            session.claim(
+                holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, chunk
+            )
             self._check_info(session, claim)
             holder.held[claim.unit] = claim
         self._check_verdict(holder, session, answer, mode, want)
@@ -144,7 +155,9 @@ class Transitions(RuleBasedStateMachine):
         victim = self.holders[data.draw(st.sampled_from(names))]
         unit = data.draw(st.sampled_from(sorted(victim.held)))
         claim = victim.held[unit]
-        stale = Claim(claim.kind, claim.name, claim.unit, claim.value + "0", claim.attempt, claim.retry, count=claim.count)
+        stale = Claim(
+            claim.kind, claim.name, claim.unit, claim.value + "0", claim.attempt, claim.retry, count=claim.count
+        )
         victim.calls += 1
         answer = self.live.settle_branch(
             victim.runner, [Settlement(stale, "done")], call=victim.calls, want=len(victim.held)
@@ -211,7 +224,9 @@ class Transitions(RuleBasedStateMachine):
     @invariant()
     def limits_hold_and_permits_are_counted(self) -> None:
         key, client = self.live.space.key, self.live.client
-        coming = len(self.published) + sum(h.calls == 0 and not h.runner.runner.endswith(".0") for h in self.holders.values())
+        coming = len(self.published) + sum(
+            h.calls == 0 and not h.runner.runner.endswith(".0") for h in self.holders.values()
+        )
         held = sum(len(session.claimed) for session in self.sessions.values()) + coming
         assert client.zcard(key("permits_global")) == client.zcard(key("permits_workflow", "w")) == held
         if self.limit_global:
@@ -230,7 +245,9 @@ class Transitions(RuleBasedStateMachine):
             for name, session in self.sessions.items():
                 coming = int(client.hget(key("session", name), f"pub:{queue}") or 0)
                 wants = session.ready_units(queue) > coming and len(session.claimed) + coming < session.limit
-                assert not (wants and session.open), f"{name} has ready work on {queue} and gets no runner; {self._fleet()}"
+                assert not (wants and session.open), (
+                    f"{name} has ready work on {queue} and gets no runner; {self._fleet()}"
+                )
 
     def teardown(self) -> None:
         """From any state, everything ends, and nothing is left behind."""
@@ -252,7 +269,10 @@ class Transitions(RuleBasedStateMachine):
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
         for name in list(self.sessions):
             self._close(name)
-        left = {k.decode().removeprefix(self.live.space.prefix) for k in self.live.client.scan_iter(f"{self.live.space.prefix}*")}
+        left = {
+            k.decode().removeprefix(self.live.space.prefix)
+            for k in self.live.client.scan_iter(f"{self.live.space.prefix}*")
+        }
         lasting = {"queues", "limits", "workers", "clock", "status", f"worker:{WORKER}:queues"}
         lasting |= {f"slots:{queue}" for queue in QUEUES} | {f"slots:{queue}:total" for queue in QUEUES}
         assert {k for k in left if not k.startswith(("last:", "crowded:"))} <= lasting
@@ -264,15 +284,15 @@ class Transitions(RuleBasedStateMachine):
     def _work_off(self, name: str) -> None:
         holder = self.holders[name]
         session = self.sessions[holder.runner.flow_session_id]
-        settlements = []
-        for claim in holder.held.values():
-            settlements.append(self._finish(session, claim))
+        settlements = [self._finish(session, claim) for claim in holder.held.values()]
         holder.held.clear()
         holder.calls += 1
         answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls)
         self.published += answer.publications
         for claim in answer.claims:
-            session.claim(holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, 1)
+            session.claim(
+                holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, 1
+            )
             holder.held[claim.unit] = claim
         if answer.verdict is not Verdict.GO:
             assert answer.verdict in (Verdict.STOP, Verdict.ENDED)
@@ -305,13 +325,20 @@ class Transitions(RuleBasedStateMachine):
             session.expand(claim.unit)
             return Settlement(claim, "expand", size=branch.size, max_concurrent=branch.most)
         session.done(claim.unit, outcome)
-        steps = tuple(JoinStep(name, session.plan[name].predecessors, session.plan[name].queue) for name in branch.successors)
+        steps = tuple(
+            JoinStep(name, session.plan[name].predecessors, session.plan[name].queue) for name in branch.successors
+        )
         return Settlement(claim, "done", outcome=outcome, successors=steps)
 
     def _check_info(self, session: ModelSession, claim: Claim) -> None:
         if claim.kind is UnitKind.BRANCH:
             joined = claim.joined
-            assert session.joined_counts(claim.name) == (joined.succeeded, joined.failed, joined.skipped, joined.upstream_failed)
+            assert session.joined_counts(claim.name) == (
+                joined.succeeded,
+                joined.failed,
+                joined.skipped,
+                joined.upstream_failed,
+            )
         elif claim.kind is UnitKind.FINISH:
             assert claim.items is not None
             assert claim.items.size == claim.items.succeeded == session.plan[claim.name].size
@@ -342,17 +369,22 @@ class Transitions(RuleBasedStateMachine):
 
     def _fleet(self) -> dict[str, object]:
         key, client = self.live.space.key, self.live.client
-        queues = {queue: (client.zrange(key("waiting", queue), 0, -1), client.zrange(key("inflight", queue), 0, -1)) for queue in QUEUES}
+        queues = {
+            queue: (client.zrange(key("waiting", queue), 0, -1), client.zrange(key("inflight", queue), 0, -1))
+            for queue in QUEUES
+        }
         blocked = client.zrange(key("blocked_global"), 0, -1)
         return {"waiting, in flight": queues, "blocked": blocked, "slots": self.slots, "global": self.limit_global}
 
     def _dump(self) -> dict[bytes, bytes | None]:
-        return {key: self.live.client.dump(key) for key in sorted(self.live.client.scan_iter(f"{self.live.space.prefix}*"))}
+        return {
+            key: self.live.client.dump(key) for key in sorted(self.live.client.scan_iter(f"{self.live.space.prefix}*"))
+        }
 
 
 def test_transitions_follow_the_model(redis_url: str) -> None:
     Transitions.redis_url = redis_url
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Transitions,
         settings=settings(
             max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
