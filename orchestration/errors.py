@@ -61,14 +61,6 @@ class StaleClaim(SemaphoreError):
     """Another attempt owns the branch; nothing was written. Stop working on it."""
 
 
-class SessionGone(WorkflowExecutionError):
-    """The flow session has no live state: it has been completed, or was never opened."""
-
-
-class ScriptRefused(SemaphoreError):
-    """A Lua script refused its arguments before writing anything; the message is the script's word for it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake in a definition. `line` and `column` count from 1 and are 0 where there is no text to point at."""

@@ -35,7 +35,7 @@ KEYS: Final[dict[str, Key]] = {
     "results": Key("session:%s:results", "hash", "action → result as JSON; @payload → payload"),
     "ready": Key("session:%s:ready:%s", "zset", "units that may run on a queue, by the µs they became ready"),
     "items": Key("session:%s:items:%s", "hash",
-                 "a for_each: queue, size, cursor, settled, running, max, back, at, bytes, spilled, n:<status>"),
+                 "a for_each: queue, size, cursor, running, max, back, at, bytes, spilled, n:<status>"),
     "returned": Key("session:%s:returned:%s", "zset",
                     "a for_each: chunks that were claimed and came back, by the µs they became ready"),
     "bits": Key("session:%s:bits:%s", "bitmap", "a for_each: one bit for each settled item"),

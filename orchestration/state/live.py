@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestration.state.client import connect
+from orchestration.state.client import ScriptCaller, connect
 from orchestration.state.keys import KeySpace
 from orchestration.state.scripts import Argument, load_script
 from orchestration.vocabulary import (
@@ -124,15 +124,24 @@ class LiveState:
         self._url = redis_url
         self.space = KeySpace(namespace)
         self._client: Any = None
+        self._scripts: ScriptCaller
         self._pid = 0
         self._settle = load_script("settle_branch")
 
     @property
     def client(self) -> Any:
         """The client of this process (redis.Redis, whose types are unions over all its modes); a child gets its own."""
-        if self._client is None or self._pid != os.getpid():
+        if self._pid != os.getpid():
             self._client, self._pid = connect(self._url), os.getpid()
+            self._scripts = ScriptCaller(self._client)
         return self._client
+
+    @property
+    def scripts(self) -> ScriptCaller:
+        """Calls the scripts in this process."""
+        if self._pid != os.getpid():
+            _ = self.client
+        return self._scripts
 
     # Sessions
 
@@ -155,7 +164,7 @@ class LiveState:
         for join in new.joins:
             rest += (join.branch, join.predecessors, join.queue, new.outcome.value)
         reply = load_script("open_session")(
-            self.client, self.space, rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
+            self.scripts, self.space, rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
             worker=runner.worker, lease=lease_us, workflow=new.workflow, version=new.version_id, day=new.day,
             limit=new.limit, timeout=new.branch_timeout_seconds,
             weight=new.weight, priority=new.priority, open=new.open_branches,
@@ -166,14 +175,14 @@ class LiveState:
 
     def close_session(self, flow_session_id: str) -> tuple[Publication, ...]:
         """Remove the session's live state; returns runners of other sessions to publish."""
-        return _publications(load_script("close_session")(self.client, self.space, session=flow_session_id))
+        return _publications(load_script("close_session")(self.scripts, self.space, session=flow_session_id))
 
     # Runners
 
     def start_runner(self, runner: Runner, lease_us: int) -> Started:
         """Register a runner that begins: GO, or why it must not (ENDED has the signature)."""
         reply = load_script("start_runner")(
-            self.client, self.space, session=runner.flow_session_id, runner=runner.runner, life=runner.life,
+            self.scripts, self.space, session=runner.flow_session_id, runner=runner.runner, life=runner.life,
             queue=runner.queue, worker=runner.worker, lease=lease_us,
         )  # fmt: skip
         verdict, version, day, signature = (part.decode() for part in reply)
@@ -205,7 +214,7 @@ class LiveState:
         ]  # fmt: skip
         for settlement in settlements:
             _append_settlement(values, settlement)
-        verdict, claims, publish, refused, signature = self._settle.run(self.client, self.space, values)
+        verdict, claims, publish, refused, signature = self._settle.run(self.scripts, self.space, values)
         return Next(
             Verdict(verdict.decode()),
             tuple(_claim(claims[index].decode(), claims[index + 1].decode(), claims[index + 2].decode())
@@ -224,7 +233,7 @@ class LiveState:
         Returns: False when the branch belongs to somebody else; nothing was written.
         """
         reply = load_script("checkpoint_step").run(
-            self.client, self.space,
+            self.scripts, self.space,
             [runner.flow_session_id, claim.unit if claim else "", claim.value if claim else "", day, runner.worker,
              action, result, rows],
         )  # fmt: skip
@@ -233,7 +242,7 @@ class LiveState:
     def expire_runner(self, flow_session_id: str, runner: str, queue: str, worker: str) -> tuple[Publication, ...]:
         """Give up a runner of this worker whose process is dead; returns runners to publish."""
         _, publish = load_script("expire_runner")(
-            self.client, self.space, session=flow_session_id, runner=runner, queue=queue, worker=worker
+            self.scripts, self.space, session=flow_session_id, runner=runner, queue=queue, worker=worker
         )
         return _publications(publish)
 
@@ -244,7 +253,7 @@ class LiveState:
     ) -> tuple[Publication, ...]:
         """Register the worker's slots and renew its leases; returns runners to publish."""
         reply = load_script("beat_worker")(
-            self.client,
+            self.scripts,
             self.space,
             list(queues),
             worker=worker,
@@ -256,16 +265,16 @@ class LiveState:
 
     def stop_worker(self, worker: str) -> None:
         """Forget a worker that has stopped."""
-        load_script("stop_worker")(self.client, self.space, worker=worker)
+        load_script("stop_worker")(self.scripts, self.space, worker=worker)
 
     def expire_leases(self, most: int = 100) -> tuple[tuple[Publication, ...], list[str], list[str]]:
         """Give up what nobody renews. Returns runners to publish, workers forgotten, runners given up."""
-        publish, workers, runners = load_script("expire_leases")(self.client, self.space, most=most)
+        publish, workers, runners = load_script("expire_leases")(self.scripts, self.space, most=most)
         return _publications(publish), [name.decode() for name in workers], [name.decode() for name in runners[::2]]
 
     def wake_sessions(self, most: int = 1000) -> tuple[tuple[Publication, ...], int | None]:
         """Make due units ready. Returns runners to publish, and µs until the next is due (None: none waits)."""
-        publish, wait, _ = load_script("wake_sessions")(self.client, self.space, most=most)
+        publish, wait, _ = load_script("wake_sessions")(self.scripts, self.space, most=most)
         return _publications(publish), None if wait < 0 else int(wait)
 
     # Results
@@ -291,7 +300,7 @@ class LiveState:
 
     def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes, *, forget: bool) -> None:
         """Send rows of a session that was never opened; `forget`: its checkpoints are not needed any more."""
-        load_script("record_rows").run(self.client, self.space, [flow_session_id, day, worker, int(forget), rows])
+        load_script("record_rows").run(self.scripts, self.space, [flow_session_id, day, worker, int(forget), rows])
 
     def is_open(self, flow_session_id: str) -> bool:
         """Whether the session has live state."""
@@ -419,7 +428,7 @@ def _counts(fields: Mapping[bytes, bytes]) -> dict[str, int]:
 
 def _items(fields: Mapping[bytes, bytes]) -> ItemProgress:
     counts = _counts(fields)
-    settled = int(fields[b"settled"])
+    settled = sum(counts.values())
     started = int(fields[b"cursor"]) - int(fields.get(b"back", 0))
     return ItemProgress(
         int(fields[b"size"]), started, settled, counts.get("failed", 0) + counts.get("timed_out", 0), counts

@@ -1,4 +1,4 @@
-"""Loads the Lua scripts: resolves includes, reads names from headers, calls them by name, maps refusals to errors.
+"""Loads the Lua scripts: resolves includes, reads names from headers, calls them by name.
 
 A script is one file in `lua/`. Its header is its contract; two lines of it are read here:
 
@@ -10,21 +10,17 @@ KEYS[1] is the prefix of the namespace; it also routes the call on a cluster (ke
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import redis
-
-from orchestration.errors import ScriptRefused
+from orchestration.state.client import ScriptCaller
 from orchestration.state.keys import KeySpace, lua_key_functions
 
 _HEADER = re.compile(r"^-- (ARGV|INCLUDE): ?(.*)$", re.MULTILINE)
 _USED = re.compile(r"\bARGV\b")
-#: Words by which a script refuses; anything else in an error reply is a fault of the script.
-REFUSALS = frozenset({"bad_call"})
-
 Argument = str | bytes | int | float
 
 
@@ -49,38 +45,27 @@ class Script:
         body = "\n".join([*shared, text])
         self.source = "\n".join(["local prefix = KEYS[1]", *bindings, lua_key_functions(body), body])
         self._expected = frozenset(self._names)
-        self._registered: dict[int, Any] = {}
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(
-        self, client: redis.Redis, space: KeySpace, rest: list[Argument] | None = None, **named: Argument
+        self, caller: ScriptCaller, space: KeySpace, rest: list[Argument] | None = None, **named: Argument
     ) -> Any:
         """Run the script.
 
         Args: named: one value for each name in its header; rest: what follows them.
         Returns: its reply, bytes and integers in nested lists.
-        Raises: TypeError: names differ from the header's. ScriptRefused: it refused in a word of its header.
+        Raises: TypeError: names differ from the header's.
         """
         if named.keys() != self._expected or (rest is not None and self._rest is None):
             raise TypeError(f"{self.name}.lua takes {', '.join(self._names)}; got {', '.join(named)}")
         values: list[Argument] = [named[word] for word in self._names]
         if rest:
             values.extend(rest)
-        return self.run(client, space, values)
+        return self.run(caller, space, values)
 
-    def run(self, client: redis.Redis, space: KeySpace, values: list[Argument]) -> Any:
+    def run(self, caller: ScriptCaller, space: KeySpace, values: list[Argument]) -> Any:
         """Run the script with values in the order of its header: for the hot path."""
-        script = self._registered.get(id(client))
-        if script is None:
-            script = self._registered[id(client)] = client.register_script(self.source)
-        try:
-            return client.evalsha(script.sha, 1, space.prefix, *values)
-        except redis.exceptions.NoScriptError:
-            return client.eval(self.source, 1, space.prefix, *values)
-        except redis.exceptions.ResponseError as error:
-            word = str(error).removeprefix("ERR ").split(" ", 1)[0]
-            if word in REFUSALS:
-                raise ScriptRefused(f"{self.name}: {error}") from error
-            raise
+        return caller.call(self.sha, self.source, [1, space.prefix, *values])
 
 
 @cache

@@ -14,5 +14,5 @@ if string.sub(life, 1, #worker + 1) ~= worker .. '/' then return { {}, {} } end
 local publish = {}
 local workflow = redis.call('HGET', session_key(session), 'workflow')
 local units = expire(session, runner, queue, worker)
-hand_on_touched(session, workflow, publish)
+hand_on_touched(session, workflow, publish, true)
 return { units, publish }

@@ -44,5 +44,5 @@ if worker ~= '' then redis.call('SADD', worker_runners_key(worker), queue .. '|'
 local blobs, publish = {}, {}
 if rows ~= '' then blobs[1] = rows end
 emit(session, day, worker, blobs, {})
-hand_on_touched(session, workflow, publish)
+hand_on_touched(session, workflow, publish, false)
 return { 'go', publish }

@@ -91,7 +91,7 @@ else
 end
 emit(session, day, worker, blobs, started)
 touch_all(fields[4])
-hand_on_touched(session, workflow, publish)
+hand_on_touched(session, workflow, publish, held < before or (verdict ~= 'go' and verdict ~= 'hold'))
 
 local signature = ''
 if ended then signature = redis.call('HGET', session_key(session), 'signature') or '' end

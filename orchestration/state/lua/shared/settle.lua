@@ -50,7 +50,7 @@ local function settle_items(id, queue, unit, count, attempt, ready_at, settled, 
   local action, start = string.match(unit, '^c:(.*):(%d+)$')
   start = tonumber(start)
   local key = items_key(id, action)
-  local f = redis.call('HMGET', key, 'settled', 'size', 'max')
+  local f = redis.call('HMGET', key, 'size', 'max', 'n:succeeded', 'n:failed', 'n:timed_out', 'n:skipped', 'n:cancelled')
   if settled > 0 then
     mark_items(id, action, start, settled)
     if results ~= '' then
@@ -62,11 +62,10 @@ local function settle_items(id, queue, unit, count, attempt, ready_at, settled, 
   if settled < count then
     put_back(id, queue, 'c:' .. action .. ':' .. int(start + settled), attempt, int(count - settled), '0', ready_at)
   end
-  if tonumber(f[3]) > 0 then release_chunk(id, action) end
-  if settled > 0 then
-    redis.call('HSET', key, 'settled', int(f[1] + settled))
-    if f[1] + settled == tonumber(f[2]) then finish_items(id, action, queue) end
-  end
+  if tonumber(f[2]) > 0 then release_chunk(id, action) end
+  local ended = 0
+  for index = 3, 7 do ended = ended + (f[index] or 0) end
+  if settled > 0 and ended == tonumber(f[1]) then finish_items(id, action, queue) end
 end
 
 local function settle(id, queue, at, cap)
@@ -99,7 +98,7 @@ local function settle(id, queue, at, cap)
     settle_items(id, queue, unit, count, attempt, ready_at, tonumber(ARGV[place]), ARGV[place + 1], cap)
   elseif verb == 'expand' then
     local action = string.sub(unit, 3)
-    redis.call('HSET', items_key(id, action), 'queue', queue, 'size', ARGV[place], 'cursor', 0, 'settled', 0, 'running', 0,
+    redis.call('HSET', items_key(id, action), 'queue', queue, 'size', ARGV[place], 'cursor', 0, 'running', 0,
       'max', ARGV[place + 1], 'back', 0, 'at', int(now))
     redis.call('HSET', session_key(id), 'each:' .. action, 1)
     show_items(id, action)

@@ -29,12 +29,12 @@ local function wants_runner(id, queue)
   return redis.call('HLEN', own_key(id)) + coming < tonumber(fields[2]) and more_ready_than(id, queue, coming)
 end
 
--- offer: let the session compete for a slot of the queue, if it has use for one.
+-- offer: let the session compete for a slot of the queue, if it has use for one. Returns whether it is new among those waiting.
 local function offer(id, queue)
   local waiting = waiting_key(queue)
-  if not redis.call('ZSCORE', waiting, id) and wants_runner(id, queue) then
-    redis.call('ZADD', waiting, redis.call('HGET', session_key(id), 'vtime'), id)
-  end
+  if redis.call('ZSCORE', waiting, id) or not wants_runner(id, queue) then return false end
+  redis.call('ZADD', waiting, redis.call('HGET', session_key(id), 'vtime'), id)
+  return true
 end
 
 -- register_published: a new runner of the session is on its way through the broker, with its first permit. Returns its id.
@@ -98,13 +98,14 @@ local function touch_all(queues)
 end
 
 -- hand_on_touched: offer the session on all queues where something became ready, and hand on there.
-local function hand_on_touched(id, workflow, publish)
-  local queues = {}
+-- freed: whether this call gave a slot or a permit back; if not, only a session that is new among those waiting can get any.
+local function hand_on_touched(id, workflow, publish, freed)
+  local queues, new = {}, false
   for queue in pairs(touched) do
-    offer(id, queue)
+    if offer(id, queue) then new = true end
     queues[#queues + 1] = queue
   end
-  hand_on(queues, workflow, publish)
+  if new or freed then hand_on(queues, workflow, publish) end
 end
 
 -- leave: a runner is no more: its permits, slot and registration are given back.
