@@ -1,0 +1,116 @@
+"""What nobody renews is given up: claims, permits and slots of lost workers; what is renewed stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.vocabulary import Next, Settlement, Verdict
+
+LONG_US, OVER_US = 3_600_000_000, 0
+NEW = NewSession(
+    workflow="w", version_id="v", day="2026-01-01", limit=10, branch_timeout_seconds=300.0, open_branches=2,
+    signature="{}", queues=["q"], ready=[("a", "q"), ("b", "q")],
+)  # fmt: skip
+
+
+@pytest.fixture
+def live(redis_url: str, namespace: str) -> LiveState:
+    return LiveState(redis_url, namespace)
+
+
+def runner_of(worker: str, nonce: str = "1", runner: str = "s.0") -> Runner:
+    return Runner("s", runner, f"{worker}/{nonce}", "q", worker)
+
+
+def claimed(live: LiveState, runner: Runner, lease_us: int) -> Next:
+    assert live.open_session(runner, NEW, lease_us)[0] is Verdict.GO
+    answer = live.settle_branch(runner, [], call=1)
+    assert [claim.unit for claim in answer.claims] == ["b:a"]
+    return answer
+
+
+def permits(live: LiveState) -> int:
+    return int(live.client.zcard(live.space.key("permits_global")))
+
+
+def test_a_runner_whose_lease_is_over_loses_its_claims_to_another(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 1, LONG_US, 0)
+    answer = claimed(live, runner_of("w#1"), OVER_US)
+    publications, workers, runners = live.expire_leases()
+    assert (workers, runners) == ([], ["s.0"])
+    (taker,) = publications
+    late = live.settle_branch(runner_of("w#1"), [Settlement(answer.claims[0], "done")], call=2)
+    assert late.verdict is Verdict.GONE, "what the lost runner reports later is refused"
+
+    other = runner_of("w#1", "2", taker.runner)
+    assert live.start_runner(other, LONG_US).verdict is Verdict.GO
+    units = live.settle_branch(other, [], call=1, want=2).claims
+    assert {claim.unit: claim.attempt for claim in units} == {"b:a": 2, "b:b": 1}
+    assert permits(live) == 2
+
+
+def test_a_worker_renews_the_runners_in_it_and_no_others(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 2, LONG_US, 0)
+    claimed(live, runner_of("w#1"), OVER_US)
+    live.beat_worker("w#2", ["q"], 2, LONG_US, 0)
+    assert live.client.zscore(live.space.key("inflight", "q"), "s.0") <= live.now_us()
+    live.beat_worker("w#1", ["q"], 2, LONG_US, 0)
+    assert live.expire_leases()[2] == []
+
+
+def test_a_lost_worker_takes_its_slots_along(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q", "r"], 4, OVER_US, 0)
+    live.beat_worker("w#2", ["q"], 2, LONG_US, 0)
+    assert live.client.get(live.space.key("slots_total", "q")) == b"6"
+    assert live.expire_leases()[1] == ["w#1"]
+    assert live.client.get(live.space.key("slots_total", "q")) == b"2"
+    assert live.client.get(live.space.key("slots_total", "r")) == b"0"
+    assert live.expire_leases()[1] == []
+
+
+def test_a_worker_that_stops_takes_its_slots_along_and_a_bigger_one_changes_them(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 2, LONG_US, 0)
+    live.beat_worker("w#1", ["q"], 5, LONG_US, 0)
+    assert live.client.get(live.space.key("slots_total", "q")) == b"5"
+    live.stop_worker("w#1")
+    live.stop_worker("w#1")
+    assert live.client.get(live.space.key("slots_total", "q")) == b"0"
+    assert live.client.zcard(live.space.key("workers")) == 0
+
+
+def test_a_new_worker_gets_runners_of_sessions_that_wait_for_slots(live: LiveState) -> None:
+    runner = runner_of("w#1")
+    verdict, publications = live.open_session(runner, NEW, LONG_US)
+    assert (verdict, publications) == (Verdict.GO, ()), "without workers one runner is in flight, the caller"
+    assert live.settle_branch(runner, [], call=1).publications == ()
+    (publication,) = live.beat_worker("w#2", ["q"], 2, LONG_US, 0)
+    assert publication.flow_session_id == "s"
+
+
+def test_a_second_delivery_waits_for_the_lease_of_the_first(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 1, LONG_US, 0)
+    first = runner_of("w#1")
+    claimed(live, first, LONG_US)
+    second = runner_of("w#2", "2")
+    assert live.start_runner(second, LONG_US).verdict is Verdict.DUPLICATE
+    live.client.zadd(live.space.key("inflight", "q"), {"s.0": 1})
+    assert live.start_runner(second, LONG_US).verdict is Verdict.GO
+    assert live.settle_branch(first, [], call=2).verdict is Verdict.GONE
+    again = live.settle_branch(second, [], call=1, want=2)
+    assert {claim.unit: claim.attempt for claim in again.claims} == {"b:a": 2, "b:b": 1}
+    assert permits(live) == 2
+
+
+def test_a_published_runner_that_never_starts_gives_its_slot_and_permit_back(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 2, LONG_US, 0)
+    runner = runner_of("w#1")
+    _, (publication,) = live.open_session(runner, NEW, LONG_US)
+    live.settle_branch(runner, [], call=1)
+    assert permits(live) == 2
+    live.client.zadd(live.space.key("inflight", "q"), {publication.runner: 1})
+    (again,), _, runners = live.expire_leases()
+    assert runners == [publication.runner]
+    assert again.runner != publication.runner, "its work is offered again, to a runner of another id"
+    assert live.start_runner(runner_of("w#1", "3", publication.runner), LONG_US).verdict is Verdict.REDUNDANT
+    assert permits(live) == 2

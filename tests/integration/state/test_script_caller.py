@@ -1,0 +1,64 @@
+"""Calling a script survives what happens to connections and servers, without doing anything twice."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from orchestration.state.client import ScriptCaller, connect
+from orchestration.state.live import LiveState, Runner
+from orchestration.vocabulary import Verdict
+
+SOURCE = "return redis.call('INCR', KEYS[1])"
+WRONG_SHA = "0" * 40
+
+
+@pytest.fixture
+def caller(redis_url: str) -> ScriptCaller:
+    return ScriptCaller(connect(redis_url))
+
+
+def sha_of(redis_url: str) -> str:
+    return str(connect(redis_url).script_load(SOURCE))
+
+
+def test_a_script_that_the_server_does_not_know_is_sent_whole(caller: ScriptCaller, namespace: str) -> None:
+    assert caller.call(WRONG_SHA, SOURCE, [1, namespace]) == 1
+    assert caller.call(WRONG_SHA, SOURCE, [1, namespace]) == 2
+
+
+def test_a_connection_that_was_cut_is_made_anew(caller: ScriptCaller, redis_url: str, namespace: str) -> None:
+    sha = sha_of(redis_url)
+    assert caller.call(sha, SOURCE, [1, namespace]) == 1
+    caller._own.connection._sock.close()
+    assert caller.call(sha, SOURCE, [1, namespace]) == 2
+    assert caller.call(sha, SOURCE, [1, namespace]) == 3
+
+
+def test_a_server_that_forgot_its_scripts_and_cut_everybody_off_is_no_error(
+    caller: ScriptCaller, redis_url: str, namespace: str
+) -> None:
+    sha = sha_of(redis_url)
+    assert caller.call(sha, SOURCE, [1, namespace]) == 1
+    with redis.Redis.from_url(redis_url) as other:
+        other.script_flush()
+        other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert caller.call(sha, SOURCE, [1, namespace]) == 2
+
+
+def test_an_error_of_the_script_reaches_the_caller_and_leaves_the_connection_usable(
+    caller: ScriptCaller, redis_url: str, namespace: str
+) -> None:
+    broken = "return redis.call('INCR', KEYS[1], 'too many')"
+    with pytest.raises(redis.exceptions.ResponseError):
+        caller.call(str(connect(redis_url).script_load(broken)), broken, [1, namespace])
+    assert caller.call(sha_of(redis_url), SOURCE, [1, namespace]) == 1
+
+
+def test_a_live_state_works_after_its_connections_were_cut(redis_url: str, namespace: str) -> None:
+    live = LiveState(redis_url, namespace)
+    assert live.beat_worker("w#1", ["q"], 1, 1_000_000, 0) == ()
+    with redis.Redis.from_url(redis_url) as other:
+        other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    runner = Runner("none", "none.0", "w#1/1", "q", "w#1")
+    assert live.settle_branch(runner, [], call=1).verdict is Verdict.GONE
