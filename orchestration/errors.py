@@ -82,9 +82,14 @@ class Problem:
 
 
 class DefinitionError(WorkflowExecutionError):
-    """A definition is wrong; `problems` has every mistake found, in the order of the file."""
+    """A definition is wrong; `problems` has every mistake found, in the order of the file.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    Made from its message where only that has come through Celery's result backend.
+    """
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        if isinstance(problems, str):
+            problems = [Problem(line) for line in problems.splitlines()]
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
