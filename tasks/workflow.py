@@ -26,7 +26,8 @@ def run_workflow(
 ) -> dict[str, object]:
     """Run a workflow; the result comes when all its branches have settled.
 
-    Args: workflow: a published name, `name@version`, or a whole definition. payload: JSON.
+    Args: workflow: a published name, `name@version`, or a whole definition. payload: JSON. Where Celery puts a result
+            before them, in a chain or as a chord's body, that result is the payload.
         priority: 0–9, a head start over others. raise_on_failure: a failed workflow fails this task too.
     Returns: flow_session_id, workflow, version, status, output, counts, duration_seconds.
     Raises: UnknownWorkflow, DefinitionError, PayloadError: nothing was started.
@@ -37,6 +38,8 @@ def run_workflow(
     from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415
     from tasks.engine import get_processor  # noqa: PLC0415
 
+    if _names_workflow(payload) and not _names_workflow(workflow):
+        workflow, payload = payload, workflow  # type: ignore[assignment]  # (result, workflow)
     processor = get_processor()
     request = RunRequest(
         flow_session_id_of(self.request.id), workflow, payload, _queue_of(self.request), priority, self.request.id
@@ -46,6 +49,10 @@ def run_workflow(
         completion = complete_workflow.si(request.flow_session_id, raise_on_failure=raise_on_failure)
         fork_here(self, processor, outcome, completion)
     return deliver(outcome, raise_on_failure=raise_on_failure)
+
+
+def _names_workflow(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, Mapping) and "actions" in value)
 
 
 def flow_session_id_of(task_id: str) -> str:
