@@ -31,15 +31,17 @@ def worker_program(
     environment: Mapping[str, str],
     data_dir: Path,
     queues: Sequence[str] = (),
+    application: str = "tasks",
 ) -> LoggedProgram:
     """A worker that has not been started.
 
     Args: group: part of the workers' names, so that several stacks on one host can share a Redis.
         environment: all of it; must name the two services. queues: by default those of the Celery app.
+        application: module of the Celery app: ours, or one that has imported it and has tasks of its own.
     """
     name = f"worker-{number}"
     command = [
-        sys.executable, "-m", "celery", "-A", "tasks", "worker", "--hostname", f"{name}.{group}@%h",
+        sys.executable, "-m", "celery", "-A", application, "worker", "--hostname", f"{name}.{group}@%h",
         "--loglevel", "INFO", "--concurrency", str(concurrency), "--pool", pool,
         # Workers know of each other through Redis; asking around would delay each start by a second.
         "--without-mingle", "--without-gossip",
