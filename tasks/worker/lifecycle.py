@@ -20,6 +20,7 @@ from config.settings import get_settings
 from tasks.celery_app import app
 from tasks.worker.upkeep_process import UpkeepProcess
 
+LOOK_SECONDS = 0.25
 _stop_flag = mmap.mmap(-1, 1)
 _name = ""
 
@@ -71,4 +72,31 @@ def _shutting_down(**_: Any) -> None:
     _stop_flag[0] = 1
 
 
+class ChildWatch(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Finds dead pool processes within `LOOK_SECONDS`.
+
+    Celery looks when a child closes its end of a pipe, which is a moment before it can be waited for; after a look in
+    vain only the next round, up to 5 s later, sees the loss. A step of the consumer: its timer survives a reconnect.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Look from now on; pools without processes have nothing to look at."""
+        look = getattr(consumer.pool, "maintain_pool", None)
+        if look is not None and consumer.hub is not None:
+            self._timer = consumer.timer.call_repeatedly(LOOK_SECONDS, look)
+
+    def stop(self, _consumer: Any) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 app.steps["worker"].add(Upkeep)
+app.steps["consumer"].add(ChildWatch)
