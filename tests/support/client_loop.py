@@ -34,6 +34,7 @@ def main() -> None:
             answer = {"error": [type(error).__module__, type(error).__qualname__, str(error)]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    os._exit(0)  # results that are still there would unsubscribe while the interpreter goes
 
 
 if __name__ == "__main__":
