@@ -150,6 +150,8 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"
     #: The runner is not needed any more.
     REDUNDANT = "redundant"
+    #: The session waits for others to end.
+    QUEUED = "queued"
     #: The session is open already.
     EXISTS = "exists"
 

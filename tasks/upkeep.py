@@ -101,7 +101,7 @@ class UpkeepLoop:
         self._publish(
             self._live.beat_worker(
                 self._worker, self._queues, self._slots, int(self._settings.lease_seconds * 1e6),
-                self._settings.max_concurrent_branches_global,
+                self._settings.max_concurrent_branches_global, self._settings.max_concurrent_workflows,
             )
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ from orchestration.plan import Branch
 from orchestration.state.live import NewSession, Runner
 from orchestration.state.rows import encode_rows
 from orchestration.store import sessions
-from orchestration.vocabulary import Settlement, Verdict
+from orchestration.vocabulary import RunStatus, Settlement, Verdict
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -96,6 +96,7 @@ class EnhancedParallelProcessor:
         row = sessions.insert_session(
             self.stores.database, request.flow_session_id, workflow=version.workflow, version_id=version.version_id,
             version=version.number, payload=body, priority=request.priority, celery_task_id=request.celery_task_id,
+            status=RunStatus.QUEUED if self.settings.max_concurrent_workflows else RunStatus.RUNNING,
         )  # fmt: skip
         if row.status.is_final:
             return RunResult.of_row(row)
@@ -106,7 +107,7 @@ class EnhancedParallelProcessor:
         fork = Fork(request, version, row, context, runner)
         if not row.created and self.stores.live.is_open(request.flow_session_id):
             return Fork(request, version, row, context, runner, is_open=True)
-        if len(plan.roots) != 1 or self.settings.max_concurrent_branches_global:
+        if len(plan.roots) != 1 or self._is_limited():
             return fork
         first = plan.branches[plan.roots[0]]
         if first.is_for_each or first.queue != request.queue:
@@ -131,9 +132,15 @@ class EnhancedParallelProcessor:
         lease_us = int(self.settings.lease_seconds * 1e6)
         if not fork.is_open:
             live.put_payload(fork.request.flow_session_id, orjson.dumps(context.payload))
-            verdict, publications = live.open_session(fork.runner, _new_session(fork, signature), lease_us)
+            new = replace(_new_session(fork, signature), most_sessions=self.settings.max_concurrent_workflows)
+            verdict, publications = live.open_session(fork.runner, new, lease_us)
             self.links.publish_runners(publications)
-            if verdict is Verdict.GO:
+            if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
+                sessions.set_status(
+                    self.stores.database, fork.row.flow_session_id, fork.row.session_day, [RunStatus.QUEUED],
+                    RunStatus.RUNNING,
+                )  # fmt: skip
+            if verdict is not Verdict.EXISTS:
                 return verdict
         started = live.start_runner(fork.runner, lease_us)
         if started.verdict is Verdict.ENDED:
@@ -208,6 +215,10 @@ class EnhancedParallelProcessor:
             context.flow_session_id, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
         )  # fmt: skip
         return verdict
+
+    def _is_limited(self) -> bool:
+        """Whether a limit of the fleet is set: then even a first branch needs a permit, which only Redis can give."""
+        return bool(self.settings.max_concurrent_branches_global or self.settings.max_concurrent_workflows)
 
     def _context(self, flow_session_id: str, version_id: str, day: str) -> ProcessingContext:
         context = self._contexts.get(flow_session_id)

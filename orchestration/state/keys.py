@@ -25,7 +25,8 @@ class Key:
 
 KEYS: Final[dict[str, Key]] = {
     # One flow session
-    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, vtime, "
+    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, priority, "
+                   "vtime, "
                    "open, failed, age, signature, rseq, n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
     "own": Key("session:%s:own", "hash",
@@ -50,7 +51,8 @@ KEYS: Final[dict[str, Key]] = {
     # The fleet
     "permits_global": Key("permits:global", "zset", "permits of all sessions → µs taken"),
     "permits_workflow": Key("permits:workflow:%s", "zset", "permits of all sessions of a workflow → µs taken"),
-    "limits": Key("limits", "hash", "global and workflow:<name> → most branches at once; absent or 0: no limit"),
+    "limits": Key("limits", "hash",
+                  "global, workflow:<name> → most branches at once, workflows → most sessions; 0: no limit"),
     "blocked_global": Key("blocked:global", "zset",
                           "queue|session that found the global limit reached, by virtual time"),
     "blocked_workflow": Key("blocked:workflow:%s", "zset",
@@ -67,6 +69,8 @@ KEYS: Final[dict[str, Key]] = {
     "crowded": Key("crowded:%s", "string", "held for 40 ms by the runner that gave way to the broker's queue"),
     "delayed": Key("delayed", "zset", "sessions with deferred units → earliest due µs"),
     "sessions_open": Key("sessions:open", "zset", "sessions with live state → µs opened"),
+    "sessions_running": Key("sessions:running", "zset", "open sessions that may run → µs admitted"),
+    "sessions_queued": Key("sessions:queued", "zset", "open sessions above MAX_CONCURRENT_WORKFLOWS, in their order"),
     "status": Key("status", "stream", "status updates on their way to PostgreSQL"),
 }  # fmt: skip
 

@@ -56,6 +56,8 @@ class NewSession:
     signature: str
     #: All queues of the plan.
     queues: Sequence[str]
+    #: Most sessions of the fleet at once; 0: no limit.
+    most_sessions: int = 0
     weight: float = 1.0
     priority: int = 0
     rows: bytes = b""
@@ -105,7 +107,7 @@ class ItemProgress:
 class LiveSnapshot:
     """A session's live state at about one moment."""
 
-    #: running, suspended (only waits for a time) or ended.
+    #: queued, running, suspended (only waits for a time) or ended.
     status: str
     limit: int
     in_use: int
@@ -152,7 +154,8 @@ class LiveState:
     def open_session(self, runner: Runner, new: NewSession, lease_us: int) -> tuple[Verdict, tuple[Publication, ...]]:
         """Open a session with the caller as its first runner.
 
-        Returns: GO, or EXISTS when it is open already (nothing was changed), and runners to publish.
+        Returns: GO; QUEUED when as many sessions run as may; EXISTS when it is open already (nothing was changed); and
+            runners to publish.
         """
         rest: list[Argument] = []
         for status, number in new.counts.items():
@@ -165,7 +168,8 @@ class LiveState:
             rest += (join.branch, join.predecessors, join.queue, new.outcome.value)
         reply = load_script("open_session")(
             self.scripts, self.space, rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
-            worker=runner.worker, lease=lease_us, workflow=new.workflow, version=new.version_id, day=new.day,
+            worker=runner.worker, lease=lease_us, workflows=new.most_sessions, workflow=new.workflow,
+            version=new.version_id, day=new.day,
             limit=new.limit, timeout=new.branch_timeout_seconds,
             weight=new.weight, priority=new.priority, open=new.open_branches,
             signature=new.signature, queues=",".join(new.queues),
@@ -249,9 +253,15 @@ class LiveState:
     # The fleet
 
     def beat_worker(
-        self, worker: str, queues: Sequence[str], slots: int, lease_us: int, limit_global: int
+        self,
+        worker: str,
+        queues: Sequence[str],
+        slots: int,
+        lease_us: int,
+        limit_branches: int = 0,
+        limit_sessions: int = 0,
     ) -> tuple[Publication, ...]:
-        """Register the worker's slots and renew its leases; returns runners to publish."""
+        """Register the worker's slots, renew its leases, set the fleet's limits; returns runners to publish."""
         reply = load_script("beat_worker")(
             self.scripts,
             self.space,
@@ -259,7 +269,8 @@ class LiveState:
             worker=worker,
             lease=lease_us,
             slots=slots,
-            **{"global": limit_global},
+            workflows=limit_sessions,
+            **{"global": limit_branches},
         )
         return _publications(reply)
 

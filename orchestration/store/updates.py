@@ -298,7 +298,9 @@ WHERE EXCLUDED.sequence > old.sequence OR EXCLUDED.started_at > old.started_at
 
 #: A flow session's row is there before anything happens in it; a final status stays.
 _UPDATE_SESSIONS = f"""
-UPDATE flow_sessions AS old SET status = new.status, sequence = new.sequence
+UPDATE flow_sessions AS old SET status = new.status, sequence = new.sequence,
+    started_at = CASE WHEN new.status = 'running' THEN COALESCE(old.started_at, clock_timestamp())
+        ELSE old.started_at END
 FROM {_source(_SESSION_ARRAYS)} AS new (day, id, status, sequence)
 WHERE old.session_day = new.day::date AND old.flow_session_id = new.id AND new.sequence > old.sequence
     AND old.status IN ('queued', 'running', 'suspended', 'paused')

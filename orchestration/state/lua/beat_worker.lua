@@ -1,15 +1,16 @@
 -- A worker lives: its slots are registered, the leases of the runners in it are renewed.
 --
--- ARGV: worker lease global slots queues*
---   lease   µs from now until the worker is taken for dead; global: the fleet's limit of branches at once (0: none)
+-- ARGV: worker lease global workflows slots queues*
+--   lease   µs from now until the worker is taken for dead; global, workflows: the fleet's limits of branches and
+--           of flow sessions at once (0: none)
 --   slots   processes, threads or greenlets of its pool, that serve every one of its queues
--- INCLUDE: time ready permits slots fleet
+-- INCLUDE: time ready permits slots emit admit fleet
 -- Reply: runners to publish (session, runner, queue, branch timeout)*
 -- Refusals: none
--- Stream: nothing
+-- Stream: one entry for each queued session that starts
 
 local expiry, changed, publish = int(now + tonumber(lease)), {}, {}
-redis.call('HSET', limits_key(), 'global', global)
+redis.call('HSET', limits_key(), 'global', global, 'workflows', workflows)
 redis.call('ZADD', workers_key(), expiry, worker)
 for index = queues, #ARGV do
   local queue = ARGV[index]
@@ -28,4 +29,5 @@ for _, member in ipairs(redis.call('SMEMBERS', worker_runners_key(worker))) do
   else redis.call('SREM', worker_runners_key(worker), member) end
 end
 hand_on(changed, nil, publish)
+admit(publish)
 return publish

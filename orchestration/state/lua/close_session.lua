@@ -1,10 +1,10 @@
 -- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
 --
 -- ARGV: session
--- INCLUDE: time ready permits slots
+-- INCLUDE: time ready permits slots emit admit
 -- Reply: runners to publish (session, runner, queue, branch timeout)*
 -- Refusals: none
--- Stream: nothing
+-- Stream: one entry for each queued session that starts
 
 local freed, publish = {}, {}
 local fields = redis.call('HGETALL', session_key(session))
@@ -37,5 +37,8 @@ end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session))
 redis.call('ZREM', sessions_open_key(), session)
 redis.call('ZREM', delayed_key(), session)
+redis.call('ZREM', sessions_queued_key(), session)
+redis.call('ZREM', sessions_running_key(), session)
 hand_on(freed, known.workflow, publish)
+admit(publish)
 return publish

@@ -64,15 +64,20 @@ def plans(draw: st.DrawFn) -> dict[str, ModelBranch]:
 class Transitions(RuleBasedStateMachine):
     redis_url = ""
 
-    @initialize(slots=st.integers(1, 5), limit_global=st.sampled_from([0, 0, 1, 2, 3]))
-    def begin(self, slots: int, limit_global: int) -> None:
+    @initialize(
+        slots=st.integers(1, 5),
+        limit_global=st.sampled_from([0, 0, 1, 2, 3]),
+        limit_sessions=st.sampled_from([0, 0, 1, 2]),
+    )
+    def begin(self, slots: int, limit_global: int, limit_sessions: int) -> None:
         self.live = LiveState(self.redis_url, f"m{uuid.uuid4().hex[:12]}")
         self.sessions: dict[str, ModelSession] = {}
         self.published: list[Publication] = []
         self.holders: dict[str, Holder] = {}
-        self.slots, self.limit_global = slots, limit_global
+        self.slots, self.limit_global, self.limit_sessions = slots, limit_global, limit_sessions
+        self.queued: list[str] = []
         self.lives = self.opened = 0
-        assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global) == ()
+        assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global, limit_sessions) == ()
 
     # What callers do
 
@@ -85,12 +90,18 @@ class Transitions(RuleBasedStateMachine):
         new = NewSession(
             workflow="w", version_id="v", day="2026-01-01", limit=limit, branch_timeout_seconds=300.0,
             open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
+            most_sessions=self.limit_sessions,
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
-        assert verdict is Verdict.GO
+        running = len(self.sessions) - len(self.queued)
         self.sessions[session] = ModelSession(plan, limit)
-        self.holders[runner.runner] = Holder(runner)
+        if self.limit_sessions and (running >= self.limit_sessions or self.queued):
+            assert (verdict, publications) == (Verdict.QUEUED, ())
+            self.queued.append(session)
+        else:
+            assert verdict is Verdict.GO
+            self.holders[runner.runner] = Holder(runner)
         self.published += publications
         assert self.live.open_session(runner, new, LEASE_US) == (Verdict.EXISTS, ())
 
@@ -200,6 +211,15 @@ class Transitions(RuleBasedStateMachine):
     # What must hold at all times
 
     @invariant()
+    def queued_sessions_are_those_above_the_limit(self) -> None:
+        key, client = self.live.space.key, self.live.client
+        assert [name.decode() for name in client.zrange(key("sessions_queued"), 0, -1)] == self.queued
+        running = {name.decode() for name in client.zrange(key("sessions_running"), 0, -1)}
+        assert running == self.sessions.keys() - set(self.queued)
+        for name in self.queued:
+            assert not self.sessions[name].claimed
+
+    @invariant()
     def states_agree(self) -> None:
         key, client = self.live.space.key, self.live.client
         for name, session in self.sessions.items():
@@ -243,6 +263,8 @@ class Transitions(RuleBasedStateMachine):
             if client.zcard(key("inflight", queue)) >= self.slots:
                 continue
             for name, session in self.sessions.items():
+                if name in self.queued:
+                    continue
                 coming = int(client.hget(key("session", name), f"pub:{queue}") or 0)
                 wants = session.ready_units(queue) > coming and len(session.claimed) + coming < session.limit
                 assert not (wants and session.open), (
@@ -265,6 +287,8 @@ class Transitions(RuleBasedStateMachine):
             for name in list(self.holders):
                 self._work_off(name)
             self.states_agree()
+            if self.queued:
+                self.close()
         stuck = {name: session for name, session in self.sessions.items() if session.open}
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
         for name in list(self.sessions):
@@ -366,6 +390,8 @@ class Transitions(RuleBasedStateMachine):
         self.published += self.live.close_session(name)
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
         del self.sessions[name]
+        while self.queued and len(self.sessions) - len(self.queued) < self.limit_sessions:
+            self.queued.pop(0)
 
     def _fleet(self) -> dict[str, object]:
         key, client = self.live.space.key, self.live.client

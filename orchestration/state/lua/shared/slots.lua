@@ -5,6 +5,11 @@ local HEAD_START = 250000        -- µs of virtual time by which a new session i
 local PUBLISHED_LEASE = 60000000 -- µs after which a runner that was published and never started is given up
 local MOST_TURNS = 1000          -- bounds one call; what is left over is handed on by the next one
 
+-- first_vtime: the virtual time at which a session joins; a priority is a larger head start.
+local function first_vtime(priority)
+  return int(tonumber(redis.call('GET', clock_key()) or '0') - HEAD_START * (1 + priority))
+end
+
 -- more_ready_than: whether more than `runners` units are ready on the queue. i:<action> stands for all its unclaimed items.
 local function more_ready_than(id, queue, runners)
   local key = ready_key(id, queue)
