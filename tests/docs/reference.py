@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,9 +14,12 @@ import typer
 from annotated_types import Ge, Gt, Le
 
 from config.settings import Settings
+from orchestration import errors
 from orchestration.registry import find_action, load_actions, registered_actions
+from orchestration.state.keys import KEYS, Key
 from parallelizer.cli.main import build_app
 
+LUA = files("orchestration.state.lua")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WRITTEN_BY = "<!-- Written by `python -m tests.docs.reference`; change the source, not this file. -->"
 
@@ -24,6 +28,21 @@ From the environment, a file `.env`, and the table `[processor]` of `parallelize
 `PARALLELIZER_CONFIG`), where the names are in small letters; the first of these that has a setting wins. A wrong value
 stops the start with a message that names it. In TOML, `branch_timeout_seconds` is another name for
 `branch_processing_timeout_secs`."""
+
+ABOUT_KEYS = """\
+Every key in Redis that the processor uses, beside Celery's own. Each name starts with `pz:{<namespace>}:`; the
+braces keep all keys of a namespace in one slot of a cluster. How they work together is told in the
+[design](../design.md)."""
+
+ABOUT_SCRIPTS = """\
+Every change of the live state is one of these Lua scripts (`orchestration/state/lua`). Redis runs one script at a
+time, and whole. What follows is the head of each file: what is true afterwards, its arguments by name (`ARGV`; a
+name with `*` takes all that follow), the shared functions it includes, its reply, and what it adds to the status
+stream."""
+
+ABOUT_ERRORS = """\
+What the processor raises on purpose (`orchestration.errors`). A class that stands below another one is a subclass
+of it. `config.settings.WrongSetting` (a `ValueError`) stops a process whose settings are wrong."""
 
 
 def command_line() -> str:
@@ -59,6 +78,45 @@ def actions() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def keys() -> str:
+    """Every key of the live state: name, type, what it holds."""
+    rows = ["| key | type | holds |", "| --- | --- | --- |"]
+    rows += [f"| `{key_name(key)}` | {key.type} | {_cell(key.holds)} |" for key in KEYS.values()]
+    return "\n\n".join(["# Keys in Redis", WRITTEN_BY, ABOUT_KEYS, "\n".join(rows)]) + "\n"
+
+
+def scripts() -> str:
+    """The head of every script and of every file of functions that they share."""
+    parts = ["# Scripts", WRITTEN_BY, ABOUT_SCRIPTS]
+    parts += [f"## {name}\n\n{_head_of_script(text)}" for name, text in _lua_files("")]
+    parts += ["## Shared functions", "Included by the scripts, from `orchestration/state/lua/shared`."]
+    parts += [f"### {name}\n\n{_head_of_script(text)}" for name, text in _lua_files("shared")]
+    return "\n\n".join(parts) + "\n"
+
+
+def error_tree() -> str:
+    """Every error, below the one it is a kind of."""
+    return "\n\n".join(["# Errors", WRITTEN_BY, ABOUT_ERRORS, "\n".join(_kinds_of(errors.ProcessorError, 0))]) + "\n"
+
+
+def key_name(key: Key) -> str:
+    """A key's name with a word for each of its parameters: `session:<session>:ready:<queue>`."""
+    first, *others = key.template.split("%s")
+    name = shown = first
+    for part in others:
+        shown += f"<{_PARAMETERS[name]}>{part}"
+        name += f"%s{part}"
+    return shown
+
+
+#: What a key's name begins with → the parameter that follows. A new kind of key needs a line here.
+_PARAMETERS = {
+    "session:": "session", "session:%s:ready:": "queue", "session:%s:items:": "action",
+    "session:%s:returned:": "action", "session:%s:bits:": "action", "session:%s:itemresults:": "action",
+    "last:": "runner", "permits:workflow:": "workflow", "blocked:workflow:": "workflow", "slots:": "queue",
+    "worker:": "worker", "inflight:": "queue", "waiting:": "queue", "crowded:": "queue",
+}  # fmt: skip
+
 #: Sections of a docstring → what a reader of the page calls them.
 _SECTIONS = {"Args": "Inputs", "Raises": "Fails with", "Returns": "Result"}
 
@@ -67,7 +125,47 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": command_line,
     "reference/settings.md": settings,
     "reference/actions.md": actions,
+    "reference/keys.md": keys,
+    "reference/scripts.md": scripts,
+    "reference/errors.md": error_tree,
 }
+
+
+def _lua_files(folder: str) -> Iterator[tuple[str, str]]:
+    for file in sorted(LUA.joinpath(folder).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".lua"):
+            yield file.name.removesuffix(".lua"), file.read_text(encoding="utf-8")
+
+
+def _head_of_script(text: str) -> str:
+    """The comment that a file opens with: its first words as prose, the rest, which is set in columns, as it stands."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line.removeprefix("--").removeprefix(" "))
+    head = "\n".join(lines).strip()
+    prose, contract = re.fullmatch(r"(.*?)(\n\nARGV:.*)?", head, re.DOTALL).groups()  # type: ignore[union-attr]
+    if contract is None:
+        return f"```\n{head}\n```"
+    return f"{_plain(prose)}\n\n```\n{contract.strip()}\n```"
+
+
+def _kinds_of(kind: type[Exception], depth: int) -> Iterator[str]:
+    yield f"{'  ' * depth}- `{kind.__name__}`: {' '.join((inspect.getdoc(kind) or '').split())}"
+    for other in vars(errors).values():
+        if isinstance(other, type) and issubclass(other, Exception) and kind in other.__bases__:
+            yield from _kinds_of(other, depth + 1)
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a table, where `|` ends the cell."""
+    return _plain(text).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Text where `<…>` would be taken for HTML."""
+    return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _help(command: click.Command, name: str) -> str:
