@@ -53,17 +53,17 @@ class ScriptCaller:
         Raises: redis.exceptions.ResponseError: the script's own error.
         """
         connection = getattr(self._own, "connection", None)
+        if connection is None:
+            pool = self._client.connection_pool
+            # not by the pool's own method, which counts: threads that come and go would use its maximum up
+            connection = self._own.connection = pool.connection_class(**pool.connection_kwargs)
         try:
-            if connection is None:
-                connection = self._own.connection = self._client.connection_pool.make_connection()
             connection.send_command("EVALSHA", sha, *arguments, check_health=False)
             return connection.read_response()
         except redis.exceptions.NoScriptError:
             return self._client.execute_command("EVAL", source, *arguments)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
-            if connection is not None:
-                connection.disconnect()
-            self._own.connection = None
+            connection.disconnect()  # the next call connects it anew
             return self._again(sha, source, arguments)
 
     def _again(self, sha: str, source: str, arguments: Sequence[str | bytes | int | float]) -> Any:
