@@ -72,7 +72,7 @@ def _shutting_down(**_: Any) -> None:
     _stop_flag[0] = 1
 
 
-class ChildWatch(bootsteps.StartStopStep):  # type: ignore[misc]
+class ChildWatch(bootsteps.StartStopStep):
     """Finds dead pool processes within `LOOK_SECONDS`.
 
     Celery looks when a child closes its end of a pipe, which is a moment before it can be waited for; after a look in
