@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import jsonschema_rs
 import orjson
 
 from orchestration.definition import load_definition
-from orchestration.errors import DefinitionError, PayloadError, Problem, UnknownWorkflow
+from orchestration.definition.payload import PayloadChecker
+from orchestration.errors import DefinitionError, Problem, UnknownWorkflow
 from orchestration.plan import Plan, compile_plan
 from orchestration.registry import load_actions
 from orchestration.store import workflows
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Compiled versions kept in a process.
 KEPT = 256
-_NAMED = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(@(?P<number>[0-9]+))?$")
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,128})(@(?P<number>[0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Version:
     plan: Plan
     #: Actions whose results some expression reads, or the end of the session.
     reads: frozenset[str]
-    validator: Any
+    payload_checker: PayloadChecker
 
     @property
     def version_id(self) -> str:
@@ -50,13 +50,7 @@ class Version:
 
     def check_payload(self, payload: object) -> None:
         """Raise PayloadError, naming every field that is wrong, unless the payload fits the schema."""
-        if self.validator is None:
-            return
-        wrong = [
-            f"payload{_path(error.instance_path)}: {error.message}" for error in self.validator.iter_errors(payload)
-        ]
-        if wrong:
-            raise PayloadError(f"the payload does not fit workflow {self.workflow}: " + "; ".join(sorted(wrong)[:20]))
+        self.payload_checker.check(payload)
 
 
 class VersionCache:
@@ -76,15 +70,19 @@ class VersionCache:
         Raises: UnknownWorkflow; DefinitionError: with all mistakes; ServiceUnreachable.
         """
         if isinstance(workflow, str):
-            match = _NAMED.match(workflow)
+            match = _NAMED.fullmatch(workflow)
             if match is None:
-                raise UnknownWorkflow(f"{workflow!r} is no name of a workflow; expected name or name@version")
+                raise UnknownWorkflow(f"{workflow[:200]!r} is no name of a workflow; expected name or name@version")
             number = int(match["number"]) if match["number"] else None
             row = workflows.find_version(self._database, match["name"], number)
             return self.load(row.version_id)
         if not isinstance(workflow, Mapping):
             raise DefinitionError([Problem(f"a workflow is a name or a definition, not {type(workflow).__name__}")])
-        content = hashlib.sha256(orjson.dumps(workflow, option=orjson.OPT_SORT_KEYS)).digest()
+        try:
+            content = hashlib.sha256(orjson.dumps(workflow, option=orjson.OPT_SORT_KEYS)).digest()
+        except orjson.JSONEncodeError as error:
+            load_definition(dict(workflow), max_actions=self._settings.max_actions)  # says where
+            raise DefinitionError([Problem(f"the definition is not JSON: {error}")]) from None
         known = self._by_content.get(content)
         if known is not None:
             return self.load(known)
@@ -112,10 +110,7 @@ class VersionCache:
         loaded = workflows.load_version(self._database, version_id)
         self._load_actions()
         plan = compile_plan(load_definition(loaded.definition, max_actions=self._settings.max_actions))
-        validator = None
-        if plan.payload_schema is not None:
-            validator = jsonschema_rs.validator_for(dict(plan.payload_schema), retriever=_no_retrieval)
-        version = Version(loaded.workflow, loaded.number, plan, reads_of(plan), validator)
+        version = Version(loaded.workflow, loaded.number, plan, reads_of(plan), PayloadChecker(plan.payload_schema))
         with self._lock:
             self._by_id[version_id] = version
             while len(self._by_id) > KEPT:
@@ -140,11 +135,3 @@ def reads_of(plan: Plan) -> frozenset[str]:
     else:
         names |= {leaf.name for leaf in plan.leaves if leaf.items is None}
     return frozenset(names)
-
-
-def _path(parts: Iterable[str | int]) -> str:
-    return "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in parts)
-
-
-def _no_retrieval(uri: str) -> None:
-    raise ValueError(f"payload_schema refers to {uri}, outside itself")
