@@ -19,8 +19,8 @@ help: ## Show this list
 demo: $(READY) ## Run a real workflow, live: audit a folder (FOLDER=… for your own)
 	@$(BIN)/python examples/folder-audit/demo.py
 
-test: $(READY) ## Run unit, integration and cluster tests
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/cluster $(wildcard tests/docs) $(ARGS)
+test: $(READY) ## Run unit, integration and cluster tests, and the benchmark in its smallest size
+	@$(BIN)/python -m pytest tests/unit tests/integration tests/cluster tests/performance $(wildcard tests/docs) $(ARGS)
 
 test-unit: $(READY) ## Run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
@@ -32,7 +32,7 @@ test-cluster: $(READY) ## Run the tests with real worker processes
 	@$(BIN)/python -m pytest tests/cluster $(ARGS)
 
 bench: $(READY) ## Measure speed against plain Celery, as a table and JSON
-	@$(BIN)/parallelizer bench $(ARGS)
+	@$(BIN)/python -m tests.performance.bench $(ARGS)
 
 lint: $(READY) ## Check style, types and the layers of imports
 	@$(BIN)/ruff check .

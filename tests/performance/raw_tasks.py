@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks import app
 
-__all__ = ["app", "raw_noop"]
+__all__ = ["app", "raw_noop", "raw_result"]
 
 
 @app.task(name="bench.raw_noop", ignore_result=True)
