@@ -15,11 +15,12 @@ from typing import Any
 from tests.support.fleet import Fleet
 
 LOOP = Path(__file__).with_name("client_loop.py")
-#: What every client has imported; `app` and `run_workflow` are ours, or those of a bare Celery application.
+#: What every client has: `app`, and signatures of `run_workflow`: `send` as by `.si()`, `follow` as by `.s()`.
 OURS = """
 from celery import chain, chord, group
 from celery.result import AsyncResult
 from tasks import app, run_workflow
+send, follow = run_workflow.si, run_workflow.s
 """
 BARE = """
 import os
@@ -28,7 +29,8 @@ from celery import chain, chord, group
 from celery.result import AsyncResult
 app = celery.Celery("elsewhere", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"], set_as_current=True)
 app.conf.update(task_default_queue="branches", result_accept_content=["json"])
-run_workflow = app.signature("tasks.run_workflow")
+def send(*args, **kwargs): return app.signature("tasks.run_workflow", args, kwargs, immutable=True)
+def follow(*args, **kwargs): return app.signature("tasks.run_workflow", args, kwargs)
 """
 
 
