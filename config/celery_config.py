@@ -8,6 +8,8 @@ from config.settings import Settings
 
 #: The queue of branches that name no other.
 DEFAULT_QUEUE = "branches"
+#: A runner leaves after this even if nobody waits, so that Celery's time limits can stand behind it.
+TOUR_SECONDS = 60.0
 
 #: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT: a peer that went silent is noticed after 5 s, not after two hours.
 _KEEPALIVE = {4: 2, 5: 1, 6: 3}
@@ -62,6 +64,9 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],  # a pickle in the broker would run as code
         "result_accept_content": ["json"],
         "task_default_queue": DEFAULT_QUEUE,
+        # Behind the timers of branches: ends what they can't, in a first branch; runners bring limits of their own
+        "task_soft_time_limit": settings.branch_processing_timeout_secs + TOUR_SECONDS,
+        "task_time_limit": settings.branch_processing_timeout_secs + TOUR_SECONDS + settings.branch_grace_seconds,
         "task_create_missing_queues": True,  # `queue: gpu` needs no declaration
         # Workers
         "worker_disable_rate_limits": True,  # Celery's are per worker; ours hold for the fleet

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-#: A runner leaves after this even if nobody waits, so that Celery's time limits can stand behind it.
-TOUR_SECONDS = 60.0
 #: `item` of a task that is not an item of a `for_each`.
 NO_ITEM = -1
 

@@ -9,23 +9,36 @@ messages, can't stay open while a session waits with no message under way, and h
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from celery import Task, group, signature
 from celery.exceptions import Ignore
 from kombu.utils import json
 
+from config.celery_config import TOUR_SECONDS
 from config.settings import get_settings
-from orchestration.vocabulary import TOUR_SECONDS, Publication, Verdict
+from orchestration.errors import ServiceUnreachable
+from orchestration.vocabulary import Publication, Verdict
 from tasks.celery_app import app
 
 if TYPE_CHECKING:
     from orchestration.engine.processor import EnhancedParallelProcessor, Fork
 
 
+_log = logging.getLogger(__name__)
+
 #: Name of the runner's task; sent by name, so that who sends it need not load the engine.
 RUN_BRANCHES = "tasks.run_branches"
+#: What can be done again later is not failed because PostgreSQL is away: about ten minutes of attempts.
+RIDE_OUT: Final = {
+    "autoretry_for": (ServiceUnreachable,),
+    "retry_backoff": 1,
+    "retry_backoff_max": 30,
+    "retry_jitter": True,
+    "max_retries": 25,
+}
 
 
 class ProcessorTask(Task):
@@ -39,7 +52,11 @@ class ProcessorTask(Task):
         processor, fork = self.request.fork
         del self.request.fork
         if processor.open_fork(fork, json.dumps(sig)) is Verdict.GO:
-            processor.run_fork(fork)
+            try:
+                processor.run_fork(fork)
+            except Exception:  # noqa: BLE001 - a failure would be taken for the run's, which goes on without this runner
+                _log.exception("[PARALLELIZER] the first runner of %s can't go on", fork.request.flow_session_id)
+                processor.give_up(fork.runner)
         raise Ignore("the flow session goes on; its completion has this task's id")
 
 

@@ -73,13 +73,16 @@ class UpkeepLoop:
             Duty("renew leases", settings.lease_seconds / 3, self.renew_leases),
             Duty("wake sessions", WAKE_SECONDS, self.wake_sessions),
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
-            Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
         ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
         drain = threading.Thread(target=self._updater.run, name="updater")
         drain.start()
+        # a database that answers slowly must not delay the leases
+        ended = threading.Event()
+        partitions = threading.Thread(target=self._keep_partitions, args=(ended,), name="partitions", daemon=True)
+        partitions.start()
         try:
             while True:
                 now = time.monotonic()
@@ -91,6 +94,7 @@ class UpkeepLoop:
                     break
             self._live.stop_worker(self._worker)
         finally:
+            ended.set()
             self._updater.stop()
             drain.join()
             self._drain_rest()
@@ -118,6 +122,12 @@ class UpkeepLoop:
         for runner in runners:
             _log.warning("[PARALLELIZER] runner %s did not renew its lease; its branches run again", runner)
         self._publish(publications)
+
+    def _keep_partitions(self, ended: threading.Event) -> None:
+        duty = Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions)
+        self._try(duty)
+        while not ended.wait(duty.every_seconds):
+            self._try(duty)
 
     def keep_partitions(self) -> None:
         """Partitions of the next days exist, those of days past retention are gone."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestration.errors import WorkflowExecutionError
-from tasks.canvas import ProcessorTask, fork_here
+from tasks.canvas import RIDE_OUT, ProcessorTask, fork_here
 from tasks.celery_app import app
 from tasks.complete import complete_workflow, deliver
 
@@ -15,7 +15,7 @@ from tasks.complete import complete_workflow, deliver
 _IDS = uuid.UUID("6b0f6f0e-5f0c-4b4f-9c43-0a4b3d3c7b1e")
 
 
-@app.task(bind=True, base=ProcessorTask, name="tasks.run_workflow", ignore_result=False)
+@app.task(bind=True, base=ProcessorTask, name="tasks.run_workflow", ignore_result=False, **RIDE_OUT)
 def run_workflow(
     self: Any,
     workflow: str | Mapping[str, object],
@@ -47,8 +47,9 @@ def run_workflow(
     outcome = processor.process_workflow_parallel(request)
     if isinstance(outcome, Fork):
         completion = complete_workflow.si(request.flow_session_id, raise_on_failure=raise_on_failure)
+        completion.set(queue=request.queue)  # this worker's; nobody may serve another
         fork_here(self, processor, outcome, completion)
-    return deliver(outcome, raise_on_failure=raise_on_failure)
+    return deliver(self, outcome, raise_on_failure=raise_on_failure)
 
 
 def _names_workflow(value: object) -> bool:

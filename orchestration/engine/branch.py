@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from orchestration.definition.expressions import ABSENT, Scope
-from orchestration.engine.context import ProcessingContext
+from orchestration.engine.context import ProcessingContext, retries_field
 from orchestration.engine.invoke import CallContext, Invocation, TimeLimit, describe_error, invoke
 from orchestration.engine.results import (
     STORED,
@@ -31,7 +31,7 @@ from orchestration.errors import ActionError, ExpressionError, StaleClaim
 from orchestration.plan import Branch, PlannedAction, decide
 from orchestration.registry import ActionSpec, find_action
 from orchestration.state.live import Runner
-from orchestration.state.rows import branch_row, encode_rows, task_row
+from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
 from orchestration.store import results as stored_results
 from orchestration.vocabulary import (
     NO_ITEM,
@@ -83,9 +83,10 @@ class BranchEnd:
     counts: dict[str, int] = field(default_factory=dict)
     results: list[tuple[str, bytes]] = field(default_factory=list)
     rows: list[list[object]] = field(default_factory=list)
-    #: Milliseconds to wait before the step is tried again, and the number of that retry.
+    #: The last action, and what is kept of it where it must be.
+    last: tuple[str, bytes] = ("", b"")
+    #: Milliseconds to wait before the step is tried again; `results` then notes how often it has been.
     retry_after_ms: int | None = None
-    retry: int = 0
 
 
 class EnhancedBranchProcessor:
@@ -115,7 +116,14 @@ class EnhancedBranchProcessor:
             end = self.run_branch(branch, task, task.attempt, task.retry)
             rows = encode_rows(end.rows)
             if end.retry_after_ms is not None:
-                return Settlement(task, "defer", rows=rows, delay_us=end.retry_after_ms * 1000, retry=end.retry)
+                return Settlement(
+                    task,
+                    "defer",
+                    rows=rows,
+                    results=end.results,
+                    delay_us=end.retry_after_ms * 1000,
+                    retry=task.retry + 1,
+                )
             return Settlement(
                 task, "done", rows=rows, counts=end.counts, results=end.results, outcome=end.outcome,
                 fails_session=end.fails_session, successors=join_steps(branch),
@@ -129,7 +137,10 @@ class EnhancedBranchProcessor:
         Raises: StaleClaim: somebody else owns the branch.
         """
         context = self._context
-        done = context.settled_steps(branch.actions) if attempt > 1 or retry else {}
+        # a root may have been begun before the session was open
+        resumed = attempt > 1 or retry > 0 or (claim is not None and branch.predecessors == 0)
+        done, retries = context.settled_steps(branch.actions) if resumed else ({}, {})
+        sequence = sequence_of(attempt, retry)
         joined = claim.joined if claim else JoinCounts()
         end = BranchEnd()
         began_ns = time.monotonic_ns()
@@ -140,17 +151,19 @@ class EnhancedBranchProcessor:
             if action.name in done:
                 status = TaskStatus(str(done[action.name]["status"]))
             else:
-                task = self._task(action, joined, self._scope, attempt, retry, NO_ITEM, deadline_ns)
-                row = self._row(action, task, attempt, retry, NO_ITEM)
+                tried = retries.get(action.name, 0)
+                task = self._task(action, joined, self._scope, attempt, tried, NO_ITEM, deadline_ns)
+                row = self._row(action, task, attempt + tried, sequence, NO_ITEM)
                 if task.retry_after_ms is not None:
-                    return BranchEnd(rows=[row], retry_after_ms=task.retry_after_ms, retry=retry + 1)
-                retry = 0
+                    note = (retries_field(action.name), str(tried + 1).encode())
+                    return BranchEnd(rows=[row], results=[note], retry_after_ms=task.retry_after_ms)
                 status = task.status
                 if status is TaskStatus.TIMED_OUT:
                     # what still runs after it, by its trigger rule, gets time of its own
                     deadline_ns = time.monotonic_ns() + int(context.branch_timeout_seconds * 1e9)
-                kept = self._keep(action, task, NO_ITEM)
+                kept = self._keep(action, task, NO_ITEM, attempt)
                 if action is last:
+                    end.last = (action.name, kept)
                     if action.durability is Durability.SYNC:
                         context.write_now(encode_rows([row]))
                     end.rows.append(row)
@@ -169,7 +182,7 @@ class EnhancedBranchProcessor:
         context.metrics_recorder.branches += 1
         end.rows.append(
             branch_row(
-                branch.name, worst, attempt, claim.retry if claim else 0, branch.queue, finished_ago_us=0,
+                branch.name, worst, attempt + retry, sequence, branch.queue, finished_ago_us=0,
                 started_ago_us=None if claim else (time.monotonic_ns() - began_ns) // 1000,
                 waited_us=claim.since_us - claim.ready_us if claim else None,
             )
@@ -222,11 +235,11 @@ class EnhancedBranchProcessor:
             kept = keep_items(task.status, items)
         else:
             kept = keep_ended(task.status, task.error)
-        started = task.started_ns
+        started, sequence = task.started_ns, end_sequence_of(claim.attempt)
         rows = [
-            self._row(action, task, claim.attempt, 0, NO_ITEM),
+            self._row(action, task, claim.attempt, sequence, NO_ITEM),
             branch_row(
-                branch.name, task.status, claim.attempt, 1, branch.queue, finished_ago_us=0,
+                branch.name, task.status, claim.attempt, sequence, branch.queue, finished_ago_us=0,
                 waited_us=claim.since_us - claim.ready_us if claim.kind is UnitKind.BRANCH else None,
                 started_ago_us=None if started is None else (time.monotonic_ns() - started) // 1000,
             ),
@@ -249,6 +262,7 @@ class EnhancedBranchProcessor:
         keep_values = action.name in context.reads
         timeout_ns = int(context.branch_timeout_seconds * 1e9)
         settled = 0
+        sequence = sequence_of(claim.attempt, claim.retry)
         try:
             items = context.items(action)
             for index in range(claim.start, claim.start + claim.count):
@@ -257,7 +271,7 @@ class EnhancedBranchProcessor:
                 task = self._task(
                     action, _JOIN_OF[Outcome.SUCCESS], scope, claim.attempt, claim.retry, index, deadline_ns
                 )
-                row = self._row(action, task, claim.attempt, claim.retry, index)
+                row = self._row(action, task, claim.attempt + claim.retry, sequence, index)
                 if task.retry_after_ms is not None and claim.count == 1:
                     return Settlement(
                         claim,
@@ -268,7 +282,7 @@ class EnhancedBranchProcessor:
                     )
                 counts[task.status.value] = counts.get(task.status.value, 0) + 1
                 rows.append(row)
-                kept = self._kept_item(action, task, index)
+                kept = self._kept_item(action, task, index, claim.attempt)
                 if keep_values:
                     values.append(kept)
                 settled += 1
@@ -378,7 +392,7 @@ class EnhancedBranchProcessor:
 
     # What is kept and recorded
 
-    def _keep(self, action: PlannedAction, task: TaskEnd, item: int) -> bytes:
+    def _keep(self, action: PlannedAction, task: TaskEnd, item: int, attempt: int) -> bytes:
         """What Redis keeps of a task; a result too large for it goes to PostgreSQL first."""
         context = self._context
         read = action.name in context.reads
@@ -390,23 +404,23 @@ class EnhancedBranchProcessor:
             context.remember(action.name, success_view(orjson.loads(task.result)))
         if len(task.result) <= context.settings.max_result_bytes:
             return keep_success(task.result)
-        self._store(action, item, task.result)
+        self._store(action, item, task.result, attempt)
         return STORED
 
-    def _kept_item(self, action: PlannedAction, task: TaskEnd, index: int) -> bytes:
+    def _kept_item(self, action: PlannedAction, task: TaskEnd, index: int, attempt: int) -> bytes:
         if task.status is not TaskStatus.SUCCEEDED:
             return NO_RESULT
         if len(task.result) > self._context.settings.max_result_bytes:
-            self._store(action, index, task.result)
+            self._store(action, index, task.result, attempt)
         return task.result
 
-    def _store(self, action: PlannedAction, item: int, result: bytes) -> None:
+    def _store(self, action: PlannedAction, item: int, result: bytes, attempt: int) -> None:
         context = self._context
         stored_results.put_result(
-            context.stores.database, context.flow_session_id, context.day, action.name, item, result
+            context.stores.database, context.flow_session_id, context.day, action.name, item, result, attempt
         )
 
-    def _row(self, action: PlannedAction, task: TaskEnd, attempt: int, retry: int, item: int) -> list[object]:
+    def _row(self, action: PlannedAction, task: TaskEnd, attempt: int, sequence: int, item: int) -> list[object]:
         now = time.monotonic_ns()
         succeeded = task.status is TaskStatus.SUCCEEDED
         result = task.result if succeeded or task.result is not NO_RESULT else None
@@ -414,7 +428,7 @@ class EnhancedBranchProcessor:
             result = orjson.dumps({"$stored": True, "size_bytes": len(result)})
         waits = task.retry_after_ms is not None
         return task_row(
-            action.name, TaskStatus.PENDING if waits else task.status, attempt, retry, action.queue, item=item,
+            action.name, TaskStatus.PENDING if waits else task.status, attempt, sequence, action.queue, item=item,
             started_ago_us=None if task.started_ns is None else (now - task.started_ns) // 1000,
             finished_ago_us=None if waits else (now - task.finished_ns) // 1000,
             result=result, error=orjson.dumps(task.error) if task.error else None,

@@ -146,12 +146,16 @@ class ProcessingContext:
         """Keep a task that settled here, so that it need not be read back."""
         self._views[name] = view
 
-    def settled_steps(self, actions: Sequence[PlannedAction]) -> dict[str, TaskView]:
-        """Which of a branch's actions have a checkpoint: what a former attempt got done."""
-        kept = self.stores.live.results(self.flow_session_id, [action.name for action in actions])
-        found = {action.name: self._view(action.name, raw) for action, raw in zip(actions, kept, strict=True) if raw}
+    def settled_steps(self, actions: Sequence[PlannedAction]) -> tuple[dict[str, TaskView], dict[str, int]]:
+        """What former attempts of a branch got done.
+
+        Returns: its actions that have a checkpoint, and how often others were tried again, by action.
+        """
+        names = [action.name for action in actions]
+        kept = self.stores.live.results(self.flow_session_id, [*names, *map(retries_field, names)])
+        found = {name: self._view(name, raw) for name, raw in zip(names, kept, strict=False) if raw}
         self._views.update(found)
-        return found
+        return found, {name: int(raw) for name, raw in zip(names, kept[len(names) :], strict=True) if raw}
 
     def items(self, action: PlannedAction) -> Sequence[object]:
         """The items of a `for_each`, evaluated once in this process.
@@ -199,6 +203,11 @@ class ProcessingContext:
             chunk = orjson.loads(text)
             values[start : start + len(chunk)] = chunk
         return values
+
+
+def retries_field(action: str) -> str:
+    """Where the number of an action's retries is noted, beside the results; no action has such a name."""
+    return f"@retries:{action}"
 
 
 def load_context(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -26,14 +26,16 @@ class RunResult:
     output: object
     counts: Mapping[str, int]
     duration_seconds: float
+    #: It was there already when this process came to it.
+    recorded_before: bool = field(default=False, compare=False)
 
     @classmethod
-    def of_row(cls, row: sessions.SessionRow) -> RunResult:
+    def of_row(cls, row: sessions.SessionRow, *, recorded_before: bool = False) -> RunResult:
         """The result as it was recorded."""
         return cls(
             row.flow_session_id, row.workflow, row.version, row.status.value,
             None if row.output is None else orjson.loads(row.output), row.counts,
-            round(row.duration_seconds or 0.0, 6),
+            round(row.duration_seconds or 0.0, 6), recorded_before,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, object]:

@@ -110,7 +110,7 @@ def _run_async(
 def describe_error(error: BaseException, attempt: int) -> dict[str, object]:
     """An error as our own JSON: type, message and the end of its traceback, each bounded."""
     try:
-        message = str(error)
+        message = _clean(str(error))
     except Exception:  # noqa: BLE001 - a broken __str__ is the user's
         message = "(its message can't be shown)"
     description: dict[str, object] = {
@@ -124,8 +124,13 @@ def describe_error(error: BaseException, attempt: int) -> dict[str, object]:
             shown = shown.tb_next  # the engine's own frames say nothing about the action
         if shown is not None:
             text = "".join(traceback.format_exception(type(error), error, shown, limit=-8))
-            description["traceback"] = text[-MAX_TRACEBACK:]
+            description["traceback"] = _clean(text[-MAX_TRACEBACK:])
     return description
+
+
+def _clean(text: str) -> str:
+    """What JSON can carry: a lone surrogate, as in names of files, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _name_of(kind: type[BaseException]) -> str:

@@ -21,12 +21,12 @@ from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.versions import Version, VersionCache
-from orchestration.errors import PayloadError, WorkflowExecutionError
+from orchestration.errors import PayloadError, ServiceUnreachable, WorkflowExecutionError
 from orchestration.plan import Branch
-from orchestration.state.live import NewSession, Runner
+from orchestration.state.live import PAYLOAD_FIELD, NewSession, Runner
 from orchestration.state.rows import encode_rows
 from orchestration.store import sessions
-from orchestration.vocabulary import RunStatus, Settlement, Verdict
+from orchestration.vocabulary import Mode, RunStatus, Settlement, Verdict
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -63,6 +63,8 @@ class Fork:
     end: BranchEnd | None = None
     #: It is open already: the message came again.
     is_open: bool = False
+    #: Of the first branch, where it has not run in this process.
+    attempt: int = 1
 
     @property
     def waits(self) -> bool:
@@ -99,7 +101,9 @@ class EnhancedParallelProcessor:
             status=RunStatus.QUEUED if self.settings.max_concurrent_workflows else RunStatus.RUNNING,
         )  # fmt: skip
         if row.status.is_final:
-            return RunResult.of_row(row)
+            return RunResult.of_row(row, recorded_before=True)
+        if not row.created:
+            version = self.versions.load(row.version_id)  # the name may mean a newer one by now
         day = row.session_day.isoformat()
         context = make_context(request.flow_session_id, version, day, payload, self.worker, self.settings, self.stores)
         runner = self._runner(request.flow_session_id, f"{request.flow_session_id}.0", request.queue)
@@ -110,16 +114,15 @@ class EnhancedParallelProcessor:
         if len(plan.roots) != 1 or self._is_limited():
             return fork
         first = plan.branches[plan.roots[0]]
-        if first.is_for_each or first.queue != request.queue:
+        if first.is_for_each or first.queue != request.queue or not self._fits_here(context):
             return fork
+        if not row.created:
+            return replace(fork, attempt=2)  # whoever began it has died: from here on Redis counts the attempts
         processor = EnhancedBranchProcessor(context, runner, self.limit)
         with context.span_factory.start_as_current_span("workflow_execution"):
-            end = processor.run_branch(first, None, 1 if row.created else 2, 0)
+            end = processor.run_branch(first, None, 1, 0)
         if end.retry_after_ms is None and len(plan.branches) == 1:
-            self.stores.live.record_rows(
-                request.flow_session_id, day, self.worker, encode_rows(end.rows), forget=len(first.actions) > 1
-            )
-            return end_session(context, row, end.counts, failed=end.fails_session)
+            return self._end_linear(context, row, first, end)
         return Fork(request, version, row, context, runner, first, end)
 
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
@@ -128,10 +131,9 @@ class EnhancedParallelProcessor:
         Returns: GO, to be followed by `run_fork`; else why there is nothing to do here (the message came a second
         time).
         """
-        context, live = fork.context, self.stores.live
+        live = self.stores.live
         lease_us = int(self.settings.lease_seconds * 1e6)
         if not fork.is_open:
-            live.put_payload(fork.request.flow_session_id, orjson.dumps(context.payload))
             new = replace(_new_session(fork, signature), most_sessions=self.settings.max_concurrent_workflows)
             verdict, publications = live.open_session(fork.runner, new, lease_us)
             self.links.publish_runners(publications)
@@ -155,16 +157,24 @@ class EnhancedParallelProcessor:
         """
         loop = RunnerLoop(fork.context, fork.runner, self.spawn_branch_processor(fork.context, fork.runner), self.links)
         settlements: list[Settlement] = []
+        if not self._fits_here(fork.context):
+            return loop.settle([], Mode.LEAVE).verdict
         if fork.waits and fork.end is not None:
             # the first branch was begun before the session was open: it is claimed only to be put aside
             delay_us, rows = (fork.end.retry_after_ms or 0) * 1000, encode_rows(fork.end.rows)
             settlements = [
-                Settlement(claim, "defer", rows=rows, delay_us=delay_us, retry=fork.end.retry)
-                for claim in loop.settle([]).claims
+                Settlement(claim, "defer", rows=rows, results=fork.end.results, delay_us=delay_us, retry=1)
+                for claim in loop.settle([], Mode.GO).claims
             ]
             if not settlements:
                 return Verdict.STOP
         return self._run(fork.context, loop, settlements)
+
+    def give_up(self, runner: Runner) -> None:
+        """Let others take over what a runner of this process has claimed, when it can't go on."""
+        self.links.publish_runners(
+            self.stores.live.expire_runner(runner.flow_session_id, runner.runner, runner.queue, self.worker)
+        )
 
     def process_branches_parallel(self, flow_session_id: str, runner: str, queue: str) -> Verdict:
         """Run branches of an open session as one of its runners, until there is no more to do here.
@@ -195,7 +205,7 @@ class EnhancedParallelProcessor:
             raise WorkflowExecutionError(f"flow session {flow_session_id} is not in PostgreSQL")
         if row.status.is_final:
             self.links.publish_runners(self.stores.live.close_session(flow_session_id))
-            return RunResult.of_row(row)
+            return RunResult.of_row(row, recorded_before=True)
         ended = self.stores.live.session_counts(flow_session_id)
         if ended is None:
             raise WorkflowExecutionError(f"flow session {flow_session_id} has no live state")
@@ -204,6 +214,22 @@ class EnhancedParallelProcessor:
         result = end_session(context, row, counts, failed=failed > 0)
         self.links.publish_runners(self.stores.live.close_session(flow_session_id))
         self._contexts.pop(flow_session_id, None)
+        return result
+
+    def _end_linear(
+        self, context: ProcessingContext, row: sessions.SessionRow, branch: Branch, end: BranchEnd
+    ) -> RunResult:
+        """The end of a session that was never opened. Its checkpoints are kept until PostgreSQL has the end."""
+        live, session = self.stores.live, context.flow_session_id
+        live.record_rows(session, context.day, self.worker, encode_rows(end.rows))
+        try:
+            result = end_session(context, row, end.counts, failed=end.fails_session)
+        except ServiceUnreachable:
+            # the message comes again; the last step too is not to be run again then
+            live.checkpoint_step(self._runner(session, "", branch.queue), None, context.day, *end.last, b"")
+            raise
+        if len(branch.actions) > 1:
+            live.forget_checkpoints(session)
         return result
 
     def _run(self, context: ProcessingContext, loop: RunnerLoop, settlements: Sequence[Settlement] = ()) -> Verdict:
@@ -215,6 +241,10 @@ class EnhancedParallelProcessor:
             context.flow_session_id, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
         )  # fmt: skip
         return verdict
+
+    def _fits_here(self, context: ProcessingContext) -> bool:
+        """Whether the time limits of this very message leave a branch its time."""
+        return context.branch_timeout_seconds <= self.settings.branch_processing_timeout_secs
 
     def _is_limited(self) -> bool:
         """Whether a limit of the fleet is set: then even a first branch needs a permit, which only Redis can give."""
@@ -241,14 +271,16 @@ def _new_session(fork: Fork, signature: str) -> NewSession:
     new = NewSession(
         workflow=fork.version.workflow, version_id=fork.version.version_id, day=context.day, limit=context.limit,
         branch_timeout_seconds=context.branch_timeout_seconds, signature=signature, priority=fork.request.priority,
+        attempt=fork.attempt,
         queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
         open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
+        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload))],
     )  # fmt: skip
     if fork.first is None or end is None or fork.waits:
         return new
     return replace(
         new, open_branches=len(plan.branches) - 1, ready=(), rows=encode_rows(end.rows), counts=end.counts,
-        results=end.results, joins=join_steps(fork.first), outcome=end.outcome,
+        results=[*new.results, *end.results], joins=join_steps(fork.first), outcome=end.outcome,
     )  # fmt: skip
 
 

@@ -7,16 +7,23 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from config.celery_config import TOUR_SECONDS
 from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.context import ProcessingContext
-from orchestration.errors import StaleClaim
+from orchestration.errors import ServiceUnreachable, StaleClaim
+from orchestration.state.client import RedisError
 from orchestration.state.live import Runner
-from orchestration.vocabulary import TOUR_SECONDS, Claim, Mode, Next, Publication, Settlement, Verdict
+from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
 
 _log = logging.getLogger(__name__)
 
 #: How often a runner looks whether others wait (measured: 50 ms keeps small runs within 0.2 s at 2 % of the rate).
 TICK_NS = 50_000_000
+#: A service stays away: no fault of the claims. Any other error counts as a crash of theirs (see `give_up`), so that
+#: one which lasts ends, as a poison branch.
+UNREACHABLE = (ServiceUnreachable, RedisError)
+#: When claims that a runner could not run may be claimed again.
+HAND_BACK_US = 1_000_000
 #: Slot time is charged to the session in portions of at least this.
 CHARGE_NS = 10_000_000
 
@@ -67,7 +74,7 @@ class RunnerLoop:
                     settlements.append(self._processor.process_task_and_branches_parallel(claim))
                 except StaleClaim as stale:
                     _log.warning("[BRANCH_PROCESSOR] %s", stale)
-                except Exception:
+                except UNREACHABLE:
                     self._hand_back(answer.claims)
                     raise
                 finally:
@@ -112,7 +119,9 @@ class RunnerLoop:
 
     def _hand_back(self, claims: Sequence[Claim]) -> None:
         try:
-            self.settle([Settlement(claim, "back") for claim in claims], Mode.LEAVE)
+            # later, since what stopped this runner may stop the next one too
+            delayed = [Settlement(claim, "defer", delay_us=HAND_BACK_US, retry=claim.retry + 1) for claim in claims]
+            self.settle(delayed, Mode.LEAVE)
         except Exception:  # noqa: BLE001 - the first error is the one to raise
             session = self._context.flow_session_id
             _log.warning(

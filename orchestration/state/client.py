@@ -14,6 +14,8 @@ from redis.retry import Retry
 
 from orchestration.errors import ServiceUnreachable
 
+RedisError = redis.exceptions.RedisError
+
 _clients: dict[tuple[str, int], redis.Redis] = {}
 
 #: Every call is idempotent, so a lost reply is no reason to give up: about 20 s in all.
@@ -62,9 +64,14 @@ class ScriptCaller:
             return connection.read_response()
         except redis.exceptions.NoScriptError:
             return self._client.execute_command("EVAL", source, *arguments)
+        except redis.exceptions.ResponseError:
+            raise
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
             connection.disconnect()  # the next call connects it anew
             return self._again(sha, source, arguments)
+        except BaseException:
+            connection.disconnect()  # a time limit raised here: the reply to come is not the next call's
+            raise
 
     def _again(self, sha: str, source: str, arguments: Sequence[str | bytes | int | float]) -> Any:
         try:

@@ -26,8 +26,8 @@ class Key:
 KEYS: Final[dict[str, Key]] = {
     # One flow session
     "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, priority, "
-                   "vtime, "
-                   "open, failed, age, signature, rseq, n:<status> tasks ended (items when their for_each has ended), "
+                   "vtime, open, failed, age, signature, ender, rseq, "
+                   "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
     "own": Key("session:%s:own", "hash",
                "claimed unit → life|attempt|count|retry|ready µs|since µs; its length is the permits in use"),
@@ -48,6 +48,8 @@ KEYS: Final[dict[str, Key]] = {
     "deferred": Key("session:%s:deferred", "zset", "units waiting for a time → due µs"),
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
+    # A session that was closed
+    "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
     # The fleet
     "permits_global": Key("permits:global", "zset", "permits of all sessions → µs taken"),
     "permits_workflow": Key("permits:workflow:%s", "zset", "permits of all sessions of a workflow → µs taken"),

@@ -60,6 +60,8 @@ class NewSession:
     most_sessions: int = 0
     weight: float = 1.0
     priority: int = 0
+    #: Of the branches in `ready`: 2 when the process died that had begun the first.
+    attempt: int = 1
     rows: bytes = b""
     counts: Mapping[str, int] = field(default_factory=dict)
     results: Sequence[tuple[str, bytes]] = ()
@@ -134,22 +136,22 @@ class LiveState:
     def client(self) -> Any:
         """The client of this process (redis.Redis, whose types are unions over all its modes); a child gets its own."""
         if self._pid != os.getpid():
-            self._client, self._pid = connect(self._url), os.getpid()
-            self._scripts = ScriptCaller(self._client)
+            self._connect()
         return self._client
 
     @property
     def scripts(self) -> ScriptCaller:
         """Calls the scripts in this process."""
         if self._pid != os.getpid():
-            _ = self.client
+            self._connect()
         return self._scripts
 
-    # Sessions
+    def _connect(self) -> None:
+        client = connect(self._url)
+        self._client, self._scripts = client, ScriptCaller(client)
+        self._pid = os.getpid()  # last: another thread may look meanwhile
 
-    def put_payload(self, flow_session_id: str, payload: bytes) -> None:
-        """Keep the payload (JSON) beside the results, for the runners."""
-        self.client.hset(self.space.key("results", flow_session_id), PAYLOAD_FIELD, payload)
+    # Sessions
 
     def open_session(self, runner: Runner, new: NewSession, lease_us: int) -> tuple[Verdict, tuple[Publication, ...]]:
         """Open a session with the caller as its first runner.
@@ -171,7 +173,7 @@ class LiveState:
             worker=runner.worker, lease=lease_us, workflows=new.most_sessions, workflow=new.workflow,
             version=new.version_id, day=new.day,
             limit=new.limit, timeout=new.branch_timeout_seconds,
-            weight=new.weight, priority=new.priority, open=new.open_branches,
+            weight=new.weight, priority=new.priority, attempt=new.attempt, open=new.open_branches,
             signature=new.signature, queues=",".join(new.queues),
             rows=new.rows, nc=len(new.counts), nr=len(new.results), nready=len(new.ready), njoins=len(new.joins),
         )  # fmt: skip
@@ -309,9 +311,13 @@ class LiveState:
         """Whether some results of the for_each are in PostgreSQL only."""
         return self.client.hget(self.space.key("items", flow_session_id, action), "spilled") is not None
 
-    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes, *, forget: bool) -> None:
-        """Send rows of a session that was never opened; `forget`: its checkpoints are not needed any more."""
-        load_script("record_rows").run(self.scripts, self.space, [flow_session_id, day, worker, int(forget), rows])
+    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes) -> None:
+        """Send rows of a session that was never opened."""
+        load_script("record_rows").run(self.scripts, self.space, [flow_session_id, day, worker, rows])
+
+    def forget_checkpoints(self, flow_session_id: str) -> None:
+        """Remove what was kept of a session that was never opened."""
+        self.client.unlink(self.space.key("results", flow_session_id))
 
     def is_open(self, flow_session_id: str) -> bool:
         """Whether the session has live state."""

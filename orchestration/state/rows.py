@@ -10,19 +10,24 @@ import orjson
 from orchestration.vocabulary import NO_ITEM, TaskStatus
 
 #: A later change of a row has a larger sequence; attempts (crashes) weigh most, then retries, then the phase.
-_ATTEMPT, _RETRY, _END = 100_000, 10, 5
+_ATTEMPT, _RETRY, _END, _FINISH = 100_000, 10, 5, 10_000
 
 
 def sequence_of(attempt: int, retry: int) -> int:
-    """Sequence of a final status in this attempt and retry; the claim's own is 4 less (shared/emit.lua)."""
+    """Sequence of a final status in this attempt and retry of the unit; the claim's own is 4 less (shared/emit.lua)."""
     return attempt * _ATTEMPT + retry * _RETRY + _END
+
+
+def end_sequence_of(attempt: int) -> int:
+    """Sequence of the end of a `for_each`: behind all of its expansion, however often that was begun."""
+    return sequence_of(_FINISH + attempt, 0)
 
 
 def task_row(  # noqa: PLR0913 - one for each column
     action: str,
     status: TaskStatus,
     attempt: int,
-    retry: int,
+    sequence: int,
     queue: str,
     *,
     item: int = NO_ITEM,
@@ -31,9 +36,9 @@ def task_row(  # noqa: PLR0913 - one for each column
     result: bytes | None = None,
     error: bytes | None = None,
 ) -> list[object]:
-    """One status of a task. `result` and `error` are JSON texts, passed on unparsed."""
+    """One status of a task; `attempt` is what people see. `result` and `error` are JSON texts, passed on unparsed."""
     return [
-        "t", action, item, status.value, attempt + retry, sequence_of(attempt, retry), queue, started_ago_us,
+        "t", action, item, status.value, attempt, sequence, queue, started_ago_us,
         finished_ago_us, None if result is None else result.decode(), None if error is None else error.decode(),
     ]  # fmt: skip
 
@@ -42,7 +47,7 @@ def branch_row(
     branch: str,
     status: TaskStatus,
     attempt: int,
-    retry: int,
+    sequence: int,
     queue: str,
     *,
     started_ago_us: int | None = None,
@@ -51,7 +56,7 @@ def branch_row(
 ) -> list[object]:
     """One status of a branch; `waited_us` is the time it was ready and not claimed."""
     return [
-        "b", branch, status.value, attempt + retry, sequence_of(attempt, retry), queue, started_ago_us, finished_ago_us,
+        "b", branch, status.value, attempt, sequence, queue, started_ago_us, finished_ago_us,
         waited_us,
     ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from config.settings import get_settings
 from tasks.celery_app import app
 from tasks.worker.upkeep_process import UpkeepProcess
 
+UPKEEP_LOOK_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 _stop_flag = mmap.mmap(-1, 1)
 _name = ""
@@ -45,6 +46,7 @@ class Upkeep(bootsteps.StartStopStep):
 
     requires = ("celery.worker.components:Pool",)
     process: UpkeepProcess | None = None
+    _timer: Any = None
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         global _name  # noqa: PLW0603 - one worker for each process
@@ -57,6 +59,14 @@ class Upkeep(bootsteps.StartStopStep):
         queues = [str(queue) for queue in worker.app.amqp.queues.consume_from]
         Upkeep.process = UpkeepProcess(worker_name(), queues, worker.pool.num_processes or 1)
         Upkeep.process.start()
+        self._timer = worker.timer.call_repeatedly(UPKEEP_LOOK_SECONDS, Upkeep.process.watch)
+
+    def close(self, worker: Any) -> None:
+        """The worker stops: the process is not started again."""
+        del worker
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 @signals.worker_shutdown.connect(weak=False)

@@ -31,6 +31,12 @@ class UpkeepProcess:
             [sys.executable, "-m", "tasks.upkeep", self._arguments], stdin=subprocess.PIPE, close_fds=True
         )
 
+    def watch(self) -> None:
+        """Start it anew when it has died."""
+        if self._process is not None and self._process.poll() is not None:
+            _log.error("[WORKER] the upkeep process has ended (%s) and is started again", self._process.returncode)
+            self.start()
+
     def stop(self) -> None:
         """Let it drain what was reported, then end it."""
         process = self._process

@@ -99,3 +99,9 @@ def wait_for_file(ctx: ActionContext, journal: str, path: str, seconds: float = 
         time.sleep(0.01)
     _note(ctx, "end", journal)
     return True
+
+
+@action("test.surrogate")
+def surrogate() -> None:
+    """Fail with a text that no encoding of JSON can hold, as names of files can be."""
+    raise RuntimeError("a file named \udcff")

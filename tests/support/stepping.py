@@ -58,6 +58,7 @@ class SteppingEngine:
         )  # fmt: skip
         self.database = Database(database_url)
         self.live = LiveState(redis_url, namespace)
+        self.live.beat_worker("stepping#1", [QUEUE], 1, 3_600_000_000, 0, settings.get("max_concurrent_workflows", 0))
         self.links = RecordingLinks()
         self.updater = Updater(StatusStream(redis_url, namespace), self.database, "stepping")
         versions = VersionCache(self.database, self.settings)

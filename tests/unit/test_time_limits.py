@@ -5,11 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from tasks.worker.limits import PoolTimeLimit
+from tasks.canvas import ProcessorTask
+from tasks.worker.limits import PoolTimeLimit, guard, unguard
+
+#: As in a pool's child, where no other thread takes the signal.
+MAIN = threading.main_thread().ident or 0
 
 
 def spin(seconds: float) -> int:
@@ -59,3 +65,43 @@ def test_other_threads_are_called_without_a_timer() -> None:
     thread.start()
     thread.join()
     assert results == [1]
+
+
+@pytest.fixture
+def soft_limit() -> Iterator[None]:
+    """Celery's handler of SIGUSR1, in the middle of a task of ours."""
+
+    def expire(_number: int, _frame: FrameType | None) -> None:
+        raise SoftTimeLimitExceeded
+
+    before = signal.signal(signal.SIGUSR1, expire)
+    guard(task=ProcessorTask())
+    yield
+    unguard(task=ProcessorTask())
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_celerys_soft_limit_waits_for_user_code(soft_limit: None) -> None:
+    signal.pthread_kill(MAIN, signal.SIGUSR1)
+    spin(0.02)  # engine code: nothing is raised here
+    with pytest.raises(SoftTimeLimitExceeded):
+        PoolTimeLimit().call(5, lambda: spin(1))
+    spin(0.02)
+
+
+def test_celerys_soft_limit_ends_user_code(soft_limit: None) -> None:
+    limit = PoolTimeLimit()
+    timer = threading.Timer(0.05, signal.pthread_kill, (MAIN, signal.SIGUSR1))
+    timer.start()
+    with pytest.raises(SoftTimeLimitExceeded):
+        limit.call(5, lambda: spin(2))
+    timer.join()
+    assert limit.call(5, lambda: 3) == 3
+
+
+def test_a_soft_limit_that_comes_too_late_is_not_the_next_tasks(soft_limit: None) -> None:
+    signal.pthread_kill(MAIN, signal.SIGUSR1)
+    unguard(task=ProcessorTask())
+    spin(0.02)
+    guard(task=ProcessorTask())
+    assert PoolTimeLimit().call(5, lambda: 3) == 3

@@ -6,6 +6,7 @@
 -- Refusals: none
 -- Stream: one entry for each queued session that starts
 
+local CLOSED_SECONDS = 86400 -- longer than a broker keeps a message in work from being delivered again
 local freed, publish = {}, {}
 local fields = redis.call('HGETALL', session_key(session))
 local known = {}
@@ -36,6 +37,7 @@ if known.workflow then
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session))
 redis.call('ZREM', sessions_open_key(), session)
+if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
 redis.call('ZREM', delayed_key(), session)
 redis.call('ZREM', sessions_queued_key(), session)
 redis.call('ZREM', sessions_running_key(), session)

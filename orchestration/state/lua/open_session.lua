@@ -1,9 +1,10 @@
 -- Open a flow session: from here on its state lives in Redis. The caller becomes its first runner, <session>.0, and claims by
 -- settle_branch. Called again for a session that is open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority open signature queues rows nc nr nready njoins lists*
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature queues rows nc nr nready njoins lists*
 --   workflows most sessions running at once (0: no limit); above it the session is queued, and no runner registered
 --   timeout   seconds that a branch may run
+--   attempt   of the branches that are ready: 2 when the first of them was begun before and its process died
 --   open      branches of the plan that have not settled
 --   priority  0–9: a head start of 250 ms of virtual time for each
 --   signature what is published when the session has ended
@@ -11,13 +12,14 @@
 --   rows      JSON array for the status channel, or ''
 --   lists     (status, n) × nc, (action, result) × nr, (branch, queue) × nready, (branch, predecessors, queue, outcome) × njoins
 -- INCLUDE: time ready permits slots emit
--- Reply: verdict (go · queued · exists), runners to publish (session, runner, queue, branch timeout)*
+-- Reply: verdict (go · queued · exists · gone: it was closed), runners to publish (session, runner, queue, branch timeout)*
 -- Refusals: none
 -- Stream: one entry with the rows given
 
 local PRIORITY_WAIT = 10000000 -- µs by which a priority shortens the wait of a queued session
 
 if redis.call('EXISTS', session_key(session)) == 1 then return { 'exists', {} } end
+if redis.call('EXISTS', closed_key(session)) == 1 then return { 'gone', {} } end
 local key = session_key(session)
 local queued = tonumber(workflows) > 0
   and (redis.call('ZCARD', sessions_running_key()) >= tonumber(workflows) or redis.call('EXISTS', sessions_queued_key()) == 1)
@@ -35,7 +37,7 @@ for _ = 1, tonumber(nr) do
   at = at + 2
 end
 for _ = 1, tonumber(nready) do
-  make_ready(session, ARGV[at + 1], 'b:' .. ARGV[at] .. '|1|1|0')
+  make_ready(session, ARGV[at + 1], 'b:' .. ARGV[at] .. '|' .. attempt .. '|1|0')
   at = at + 2
 end
 for _ = 1, tonumber(njoins) do

@@ -65,7 +65,7 @@ if elapsed ~= '0' then vtime = charge(session, queue, tonumber(elapsed)) end
 local verdict = 'go'
 if ended then
   verdict = 'ended'
-  redis.call('HSET', session_key(session), 'status', 'ended')
+  redis.call('HSET', session_key(session), 'status', 'ended', 'ender', runner)
 elseif mode == 'leave' then
   verdict = 'stop'
 elseif mode == 'tick' or mode == 'slice' then

@@ -83,7 +83,7 @@ def test_between_slices_a_runner_gives_way_only_to_one_owed_a_quarter_second(liv
     first, second = Session(live, "first"), Session(live, "second")
     (publication,) = first.first
     first.start(publication.runner)
-    verdicts = []
+    verdicts: list[Verdict] = []
     while not verdicts or verdicts[-1] is Verdict.GO:
         verdicts.append(first.turn(Mode.TICK).verdict)
     assert second.first == ()

@@ -64,3 +64,20 @@ def test_a_live_state_works_after_its_connections_were_cut(redis_url: str, names
         other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     runner = Runner("none", "none.0", "w#1/1", "q", "w#1")
     assert live.settle_branch(runner, [], call=1).verdict is Verdict.GONE
+
+
+def test_an_exception_in_the_middle_of_a_call_does_not_give_its_reply_to_the_next(
+    caller: ScriptCaller, redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = sha_of(redis_url)
+    assert caller.call(sha, SOURCE, [1, namespace]) == 1
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caller._own.connection, "read_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            caller.call(sha, SOURCE, [1, namespace])
+    answers = [caller.call(sha, SOURCE, [1, f"{namespace}:{number}"]) for number in range(3)]
+    assert answers == [1, 1, 1], "the reply that was left unread would be 2"

@@ -35,6 +35,8 @@ class Holder:
     """A runner that has started, with what it holds."""
 
     runner: Runner
+    #: It was published, so its first permit came with it.
+    has_permit: bool = False
     calls: int = 0
     held: dict[str, Claim] = field(default_factory=dict)
     last: tuple[list[Settlement], dict[str, object], Next] | None = None
@@ -115,10 +117,10 @@ class Transitions(RuleBasedStateMachine):
         if session is None:
             assert started.verdict is Verdict.GONE
         elif not session.open:
-            assert started.verdict is Verdict.ENDED
+            assert started.verdict is Verdict.REDUNDANT
         else:
             assert started.verdict is Verdict.GO
-            self.holders[runner.runner] = Holder(runner)
+            self.holders[runner.runner] = Holder(runner, has_permit=True)
             twice = self._runner(publication.flow_session_id, publication.runner, publication.queue)
             assert self.live.start_runner(twice, LEASE_US).verdict is Verdict.DUPLICATE
 
@@ -192,7 +194,7 @@ class Transitions(RuleBasedStateMachine):
         self.published += self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER)
         self.sessions[runner.flow_session_id].lose(runner.life)
         assert self.live.settle_branch(runner, [], call=holder.calls + 1).verdict is Verdict.GONE
-        assert self.live.start_runner(runner, LEASE_US).verdict is Verdict.REDUNDANT
+        self._come_again(runner)
 
     @rule()
     def wake(self) -> None:
@@ -244,9 +246,7 @@ class Transitions(RuleBasedStateMachine):
     @invariant()
     def limits_hold_and_permits_are_counted(self) -> None:
         key, client = self.live.space.key, self.live.client
-        coming = len(self.published) + sum(
-            h.calls == 0 and not h.runner.runner.endswith(".0") for h in self.holders.values()
-        )
+        coming = len(self.published) + sum(h.calls == 0 and h.has_permit for h in self.holders.values())
         held = sum(len(session.claimed) for session in self.sessions.values()) + coming
         assert client.zcard(key("permits_global")) == client.zcard(key("permits_workflow", "w")) == held
         if self.limit_global:
@@ -281,8 +281,8 @@ class Transitions(RuleBasedStateMachine):
                 publication = self.published.pop()
                 runner = self._runner(publication.flow_session_id, publication.runner, publication.queue)
                 if self.live.start_runner(runner, LEASE_US).verdict is Verdict.GO:
-                    self.holders[runner.runner] = Holder(runner)
-            if not self.holders:
+                    self.holders[runner.runner] = Holder(runner, has_permit=True)
+            if not self.holders and not self.queued:
                 break
             for name in list(self.holders):
                 self._work_off(name)
@@ -299,7 +299,7 @@ class Transitions(RuleBasedStateMachine):
         }
         lasting = {"queues", "limits", "workers", "clock", "status", f"worker:{WORKER}:queues"}
         lasting |= {f"slots:{queue}" for queue in QUEUES} | {f"slots:{queue}:total" for queue in QUEUES}
-        assert {k for k in left if not k.startswith(("last:", "crowded:"))} <= lasting
+        assert {k for k in left if not k.startswith(("last:", "closed:", "crowded:"))} <= lasting
         if left:
             self.live.client.unlink(*(f"{self.live.space.prefix}{k}" for k in left))
 
@@ -325,6 +325,20 @@ class Transitions(RuleBasedStateMachine):
     def _runner(self, session: str, runner: str, queue: str) -> Runner:
         self.lives += 1
         return Runner(session, runner, f"{WORKER}/{self.lives}", queue, WORKER)
+
+    def _come_again(self, runner: Runner) -> None:
+        """The message of a runner that was given up: it is needed, or it goes."""
+        session = self.sessions[runner.flow_session_id]
+        coming = int(
+            self.live.client.hget(self.live.space.key("session", runner.flow_session_id), f"pub:{runner.queue}")
+        )
+        wanted = session.ready_units(runner.queue) > coming and len(session.claimed) + coming < session.limit
+        verdict = self.live.start_runner(runner, LEASE_US).verdict
+        if session.open and wanted:
+            assert verdict is Verdict.GO
+            self.holders[runner.runner] = Holder(runner)
+        else:
+            assert verdict is Verdict.REDUNDANT
 
     def _settlement(self, data: st.DataObject, session: ModelSession, claim: Claim) -> Settlement:
         verb = data.draw(st.sampled_from(["finish", "finish", "finish", "defer", "back"]))

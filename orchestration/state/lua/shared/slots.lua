@@ -1,5 +1,5 @@
 -- Slots and the order in which sessions get them. At most as many runners are in flight on a queue as workers have
--- registered slots there (at least one); all other ready work waits here, in virtual-time order. Needs: time, permits.
+-- registered slots there; all other ready work waits here, in virtual-time order. Needs: time, permits.
 
 local HEAD_START = 250000        -- µs of virtual time by which a new session is ahead (measured: it hides the wait of small runs)
 local PUBLISHED_LEASE = 60000000 -- µs after which a runner that was published and never started is given up
@@ -38,7 +38,10 @@ end
 local function offer(id, queue)
   local waiting = waiting_key(queue)
   if redis.call('ZSCORE', waiting, id) or not wants_runner(id, queue) then return false end
-  redis.call('ZADD', waiting, redis.call('HGET', session_key(id), 'vtime'), id)
+  -- a session that used nothing for a while is owed its head start, not all that others used meanwhile
+  local vtime = math.max(tonumber(redis.call('HGET', session_key(id), 'vtime')), tonumber(first_vtime(9)))
+  redis.call('HSET', session_key(id), 'vtime', int(vtime))
+  redis.call('ZADD', waiting, int(vtime), id)
   return true
 end
 
@@ -58,7 +61,7 @@ end
 -- turn publishes, or takes a session out of `waiting`.
 local function hand_on_queue(queue, publish, turns)
   local waiting = waiting_key(queue)
-  local free = math.max(tonumber(redis.call('GET', slots_total_key(queue)) or '0'), 1) - redis.call('ZCARD', inflight_key(queue))
+  local free = tonumber(redis.call('GET', slots_total_key(queue)) or '0') - redis.call('ZCARD', inflight_key(queue))
   while free > 0 and turns > 0 do
     turns = turns - 1
     local head = redis.call('ZPOPMIN', waiting)
