@@ -147,12 +147,14 @@ class EnhancedBranchProcessor:
         deadline_ns = began_ns + int(context.branch_timeout_seconds * 1e9)
         worst = TaskStatus.SUCCEEDED
         last = branch.actions[-1]
+        given_up = self._given_up(attempt)
         for action in branch.actions:
             if action.name in done:
                 status = TaskStatus(str(done[action.name]["status"]))
             else:
                 tried = retries.get(action.name, 0)
-                task = self._task(action, joined, self._scope, attempt, tried, NO_ITEM, deadline_ns)
+                task = given_up or self._task(action, joined, self._scope, attempt, tried, NO_ITEM, deadline_ns)
+                given_up = None  # it was the first step without a checkpoint that ran each time; the others may run
                 row = self._row(action, task, attempt + tried, sequence, NO_ITEM)
                 if task.retry_after_ms is not None:
                     note = (retries_field(action.name), str(tried + 1).encode())
@@ -195,8 +197,11 @@ class EnhancedBranchProcessor:
         """Find the items; with none, or when the action does not start, the branch ends here."""
         action = branch.actions[0]
         began_ns = time.monotonic_ns()
+        given_up = self._given_up(claim.attempt)
+        if given_up is not None:
+            return self._end_for_each(branch, claim, given_up, ItemCounts(0))
         try:
-            status = self._starts(action, claim.joined, self._scope, claim.attempt, per_item=False)
+            status = self._starts(action, claim.joined, self._scope, per_item=False)
             size = self._size(action) if status is None else 0
         except (ExpressionError, ActionError) as error:
             failed = TaskEnd(TaskStatus.FAILED, error=describe_error(error, 1), started_ns=began_ns)
@@ -268,7 +273,7 @@ class EnhancedBranchProcessor:
             for index in range(claim.start, claim.start + claim.count):
                 scope.item, scope.item_index = items[index], index
                 deadline_ns = time.monotonic_ns() + timeout_ns
-                task = self._task(
+                task = self._given_up(claim.attempt) or self._task(
                     action, _JOIN_OF[Outcome.SUCCESS], scope, claim.attempt, claim.retry, index, deadline_ns
                 )
                 row = self._row(action, task, claim.attempt + claim.retry, sequence, index)
@@ -311,7 +316,7 @@ class EnhancedBranchProcessor:
     ) -> TaskEnd:
         """Run one task, or find that it does not start."""
         try:
-            status = self._starts(action, joined, scope, attempt, per_item=item != NO_ITEM)
+            status = self._starts(action, joined, scope, per_item=item != NO_ITEM)
             if status is not None:
                 return TaskEnd(status)
             inputs = action.inputs.render(scope)
@@ -343,18 +348,20 @@ class EnhancedBranchProcessor:
             end.retry_after_ms = action.retry.delay_before(retry + 2)
         return end
 
-    def _starts(
-        self, action: PlannedAction, joined: JoinCounts, scope: Scope, attempt: int, *, per_item: bool
-    ) -> TaskStatus | None:
+    def _given_up(self, attempt: int) -> TaskEnd | None:
+        """The end of a task that has taken too many processes down; None for any other."""
+        most = self._context.settings.max_branch_crashes
+        if attempt <= most:
+            return None
+        error = ActionError(f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={most})")
+        now = time.monotonic_ns()
+        return TaskEnd(TaskStatus.FAILED, error=describe_error(error, attempt), started_ns=now, finished_ns=now)
+
+    def _starts(self, action: PlannedAction, joined: JoinCounts, scope: Scope, *, per_item: bool) -> TaskStatus | None:
         """None when the action runs, else what it becomes without running.
 
-        Raises: ExpressionError: its condition. ActionError: it has taken too many processes down.
+        Raises: ExpressionError: its condition.
         """
-        if attempt > self._context.settings.max_branch_crashes:
-            raise ActionError(
-                f"the process that ran it died {attempt - 1} times "
-                f"(MAX_BRANCH_CRASHES={self._context.settings.max_branch_crashes})"
-            )
         if not per_item:
             decision = decide(action.rule, joined)
             if decision is not None:

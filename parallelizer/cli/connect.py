@@ -7,7 +7,6 @@ all) uses the same services.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 
 from config.settings import Settings, get_settings
 from orchestration.errors import ServiceUnreachable
-from orchestration.registry import load_actions
 from orchestration.state.live import LiveState
 from orchestration.store.pool import Database
 from parallelizer.cli.failures import WrongUse
@@ -47,17 +45,6 @@ def read_settings(data_dir: Path | None) -> Settings:
         os.environ["DATA_DIR"] = str(data_dir.absolute())
         get_settings.cache_clear()
     return get_settings()
-
-
-def load_known_actions(settings: Settings) -> None:
-    """Load the actions that definitions are checked against, the user's own modules from the current folder too.
-
-    Raises: ActionError: a module can't be imported.
-    """
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a file here must not take the place of a package
-    load_actions(settings.action_modules)
 
 
 @contextmanager

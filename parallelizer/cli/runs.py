@@ -21,7 +21,6 @@ from orchestration.store.workflows import find_version, load_version
 from orchestration.vocabulary import RunStatus
 from parallelizer.cli.connect import (
     Services,
-    load_known_actions,
     read_settings,
     services_for_a_run,
     services_for_reading,
@@ -41,6 +40,7 @@ from parallelizer.cli.words import (
     seconds_in_words,
     style_of,
 )
+from parallelizer.services.known_actions import load_known_actions
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded servers; by default DATA_DIR.")]
 

@@ -16,12 +16,13 @@ from orchestration.definition.schema import Definition
 from orchestration.errors import DefinitionError
 from orchestration.plan.compile import compile_plan
 from orchestration.store.workflows import list_workflows, register_version
-from parallelizer.cli.connect import load_known_actions, read_settings, services_for_reading
+from parallelizer.cli.connect import read_settings, services_for_reading
 from parallelizer.cli.failures import WRONG_USE, WrongUse
 from parallelizer.cli.output import AsJson, console_for, print_json
 from parallelizer.cli.source import PublishedName, load_published, read_file, read_source
 from parallelizer.cli.words import local_time, rfc3339
 from parallelizer.rendering import RENDERERS
+from parallelizer.services.known_actions import load_known_actions
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded servers; by default DATA_DIR.")]
 DefinitionFile = Annotated[Path, typer.Argument(metavar="FILE", help="A definition: .yaml, .yml or .json.")]

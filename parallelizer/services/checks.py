@@ -21,9 +21,10 @@ import redis
 
 from config.settings import Settings
 from orchestration.errors import ActionError, ProcessorError, ServiceUnreachable
-from orchestration.registry import load_actions, registered_actions
+from orchestration.registry import registered_actions
 from orchestration.store import migrate
 from parallelizer.services.attach import stack_urls
+from parallelizer.services.known_actions import load_known_actions
 from parallelizer.services.packages import DISTRIBUTION, PACKAGES, strange_packages
 from parallelizer.services.reach import CONNECT_SECONDS, database_answers, open_redis, place_of, redis_answers
 from parallelizer.services.record import read_record
@@ -95,7 +96,7 @@ def check_packages(first: Path | None = None) -> Iterator[Finding]:
 def check_actions(settings: Settings) -> Iterator[Finding]:
     """The modules with actions can be imported."""
     try:
-        load_actions(settings.action_modules)
+        load_known_actions(settings)
     except ActionError as error:
         yield Finding("actions", Grade.WRONG, str(error), "correct ACTION_MODULES, or the module's own error")
         return
