@@ -389,7 +389,9 @@ class EnhancedBranchProcessor:
     def _describe(self, action: PlannedAction, call: Invocation, attempt: int, seconds: float) -> Mapping[str, object]:
         assert call.error is not None
         if call.status is TaskStatus.TIMED_OUT:
-            limit = "timeout_seconds" if seconds == action.timeout_seconds else "the branch timeout"
+            limit = "timeout_seconds"
+            if seconds != action.timeout_seconds:
+                limit, seconds = "the branch timeout", self._context.branch_timeout_seconds
             return {
                 "type": type(call.error).__name__,
                 "message": f"it ran longer than {seconds:g} s ({limit})",

@@ -19,6 +19,7 @@ from orchestration.engine.branch import BranchEnd, EnhancedBranchProcessor, join
 from orchestration.engine.context import ProcessingContext, Stores, load_context, make_context
 from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.invoke import TimeLimit
+from orchestration.engine.results import has_nan
 from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, WorkflowExecutionError
@@ -301,6 +302,8 @@ def payload_text(payload: object, most_bytes: int) -> bytes:
         text = orjson.dumps(payload)
     except orjson.JSONEncodeError as error:
         raise PayloadError(f"the payload is not JSON: {error}") from None
+    if b"null" in text and has_nan(payload):
+        raise PayloadError("the payload is not JSON: it holds NaN or an infinity")
     if len(text) > most_bytes:
         raise PayloadError(f"the payload has {len(text)} bytes as JSON, more than MAX_PAYLOAD_BYTES={most_bytes}")
     return text

@@ -39,7 +39,7 @@ def encode_result(value: object, *, most_bytes: int) -> bytes:
             f"the result has {len(text)} bytes as JSON, more than MAX_STORED_RESULT_BYTES={most_bytes}; "
             "write it to a file or object store and return where it is"
         )
-    if b"null" in text and _has_nan(value):
+    if b"null" in text and has_nan(value):
         raise ActionError("the result is not JSON: it holds NaN or an infinity")
     return text
 
@@ -54,14 +54,14 @@ def _refuse(value: object) -> object:
     raise TypeError(f"it holds a {type(value).__module__}.{type(value).__qualname__}")
 
 
-def _has_nan(value: object) -> bool:
+def has_nan(value: object) -> bool:
     """orjson writes NaN as null without a word."""
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, Mapping):
-        return any(_has_nan(part) for part in value.values())
+        return any(has_nan(part) for part in value.values())
     if isinstance(value, (list, tuple)):
-        return any(_has_nan(part) for part in value)
+        return any(has_nan(part) for part in value)
     return False
 
 

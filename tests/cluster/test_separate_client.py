@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from orchestration.definition import load_definition
-from orchestration.plan import compile_plan
-from orchestration.registry import load_actions
-from orchestration.store import workflows
-from orchestration.store.pool import Database
 from tests.support.clients import Client, RaisedInClient, running_client
 from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
 from tests.support.records import Records
-from tests.support.workflows import Definition, forked, linear
+from tests.support.workflows import Definition, forked, linear, publish
 
 Shape = Callable[[str, Path], Definition]
 RESULT = {"flow_session_id", "workflow", "version", "status", "output", "counts", "duration_seconds"}
@@ -49,14 +43,6 @@ def bare(module_fleet: Fleet, records: Records) -> Iterator[Client]:
 def client(request: pytest.FixtureRequest) -> Client:
     found: Client = request.getfixturevalue(request.param)
     return found
-
-
-def publish(fleet: Fleet, definition: Definition) -> None:
-    load_actions(())
-    loaded = load_definition(definition)
-    with closing(Database(fleet.database_url)) as database:
-        version_id = compile_plan(loaded).version_id
-        workflows.register_version(database, loaded.name, version_id, loaded.to_dict(), publish=True)
 
 
 @pytest.mark.parametrize("shape", [linear, forked])

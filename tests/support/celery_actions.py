@@ -1,4 +1,4 @@
-"""Actions that tell which Celery message runs them (ACTION_MODULES=tests.support.celery_actions)."""
+"""Actions about where they run (ACTION_MODULES=tests.support.celery_actions): in which message, in which process."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def message(seconds: float = 0.0) -> dict[str, object]:
     time.sleep(seconds)
     request = current_task.request
     return {"task": current_task.name, "group": request.group, "pid": os.getpid()}
+
+
+@action("test.spin")
+def spin(seconds: float) -> int:
+    """Keep the processor busy with Python, without a call that waits."""
+    end, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        rounds += 1
+    return rounds

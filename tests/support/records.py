@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 FINAL = ("succeeded", "failed", "timed_out", "skipped", "upstream_failed", "cancelled")
 #: Kept for a time or for good when all sessions have ended, by their names behind the namespace.
-LASTING = ("slots:", "workers", "worker:", "queues", "limits", "clock", "status", "last:", "crowded:")
+LASTING = ("slots:", "workers", "worker:", "queues", "limits", "clock", "status", "last:", "crowded:", "closed:")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ class Records:
         with closing(redis.Redis.from_url(self._fleet.redis_url, decode_responses=True)) as client:
             names = [name.removeprefix(prefix) for name in client.scan_iter(f"{prefix}*", count=1000)]
         return sorted(name for name in names if not name.startswith(LASTING))
+
+    def wait_nothing_live(self) -> None:
+        """Return when no session has a key in Redis; fail with the names of those that stay."""
+        try:
+            wait_until(lambda: not self.live_keys(), "no key of a session", seconds=10)
+        except AssertionError:
+            raise AssertionError(f"left in Redis: {self.live_keys()}") from None
 
     def _ended(self, flow_session_id: str) -> int:
         found = self.rows(

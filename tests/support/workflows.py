@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from orchestration.definition import load_definition
+from orchestration.plan import compile_plan
+from orchestration.registry import load_actions
+from orchestration.store import workflows
+from orchestration.store.pool import Database
+from tests.support.fleet import Fleet
 
 Definition = dict[str, Any]
 
@@ -24,3 +32,12 @@ def forked(name: str, journal: Path) -> Definition:
     branches = {branch: {**record(journal), "needs": ["first"]} for branch in ("one", "two", "three")}
     last = {"needs": list(branches), "uses": "core.echo", "with": {"value": "${{ payload }}"}}
     return {"name": name, "actions": {"first": record(journal), **branches, name: last}}
+
+
+def publish(fleet: Fleet, definition: Definition) -> None:
+    """The definition can be run by its name, from now on."""
+    load_actions(())
+    loaded = load_definition(definition)
+    with closing(Database(fleet.database_url)) as database:
+        version_id = compile_plan(loaded).version_id
+        workflows.register_version(database, loaded.name, version_id, loaded.to_dict(), publish=True)
