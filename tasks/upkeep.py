@@ -30,6 +30,7 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import usable_settings
+from tasks.worker.upkeep_process import OPEN
 
 _log = logging.getLogger(__name__)
 #: Deferred branches are late by at most this.
@@ -58,6 +59,7 @@ class UpkeepLoop:
         self._worker = worker
         self._queues = queues
         self._slots = slots
+        self._is_open = False
         self._live = LiveState(settings.redis_url, settings.namespace)
         self._database = Database(
             settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
@@ -69,8 +71,9 @@ class UpkeepLoop:
             worker,
             batch_rows=settings.status_batch_rows,
         )
+        self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
         self._duties = [
-            Duty("renew leases", settings.lease_seconds / 3, self.renew_leases),
+            self._renewal,
             Duty("wake sessions", WAKE_SECONDS, self.wake_sessions),
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
         ]
@@ -100,8 +103,15 @@ class UpkeepLoop:
             self._drain_rest()
             self._database.close()
 
+    def open_slots(self) -> None:
+        """The worker takes messages from now on: it is registered with the next duties."""
+        self._is_open = True
+        self._renewal.due = 0.0
+
     def renew_leases(self) -> None:
         """The worker's slots and the runners in it live on."""
+        if not self._is_open:
+            return
         self._publish(
             self._live.beat_worker(
                 self._worker, self._queues, self._slots, int(self._settings.lease_seconds * 1e6),
@@ -164,9 +174,13 @@ def main() -> None:
 
     def stopped(seconds: float) -> bool:
         ready, _, _ = select.select([sys.stdin], [], [], min(seconds, EXPIRE_SECONDS))
+        if ready and os.read(sys.stdin.fileno(), 1) == OPEN:
+            loop.open_slots()
+            return False
         return bool(ready) or os.getppid() != worker_pid
 
-    UpkeepLoop(settings, arguments["worker"], arguments["queues"], arguments["slots"]).run(stopped)
+    loop = UpkeepLoop(settings, arguments["worker"], arguments["queues"], arguments["slots"])
+    loop.run(stopped)
 
 
 if __name__ == "__main__":

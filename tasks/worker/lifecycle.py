@@ -42,7 +42,11 @@ def _logging(**_: Any) -> None:
 
 
 class Upkeep(bootsteps.StartStopStep):
-    """Names the worker before its pool is made, and starts the upkeep process."""
+    """Names the worker before its pool is made, and starts the upkeep process.
+
+    Its slots are registered when it reads messages, seconds later (Celery first looks for its neighbours): a slot
+    that was registered before would draw runners that no process takes.
+    """
 
     requires = ("celery.worker.components:Pool",)
     process: UpkeepProcess | None = None
@@ -67,6 +71,12 @@ class Upkeep(bootsteps.StartStopStep):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+@signals.worker_ready.connect(weak=False)
+def _ready(**_: Any) -> None:
+    if Upkeep.process is not None:
+        Upkeep.process.open_slots()
 
 
 @signals.worker_shutdown.connect(weak=False)

@@ -7,6 +7,7 @@ thread. It ends when its standard input is closed, so it never outlives the work
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 _log = logging.getLogger(__name__)
 #: Seconds to drain the status channel after the pool has stopped.
 DRAIN_SECONDS = 10.0
+#: What the process reads when the worker takes messages.
+OPEN = b"o"
 
 
 class UpkeepProcess:
@@ -24,12 +27,24 @@ class UpkeepProcess:
     def __init__(self, worker: str, queues: Sequence[str], slots: int) -> None:
         self._arguments = json.dumps({"worker": worker, "queues": list(queues), "slots": slots})
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_open = False
 
     def start(self) -> None:
-        """Start it."""
+        """Start it; until `open_slots` it does all its duties but for registering the worker."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tasks.upkeep", self._arguments], stdin=subprocess.PIPE, close_fds=True
         )
+        if self._is_open:
+            self.open_slots()
+
+    def open_slots(self) -> None:
+        """The worker takes messages from now on: its slots are registered, and stay so."""
+        self._is_open = True
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has just died; `watch` starts it again
+            self._process.stdin.write(OPEN)
+            self._process.stdin.flush()
 
     def watch(self) -> None:
         """Start it anew when it has died."""

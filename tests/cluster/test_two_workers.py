@@ -59,6 +59,16 @@ def ran(journal: Path) -> dict[str, int]:
     return dict(Counter(task for kind, task, *_ in read_journal(journal) if kind == "start"))
 
 
+def test_two_workers_share_the_items_of_one_for_each(client: Client, two: Fleet, journal: Path) -> None:
+    workflow = {"name": "shared", "actions": {"each": {**record(journal, seconds=0.02), "for_each": {"range": 60}}}}
+    run(client, workflow)
+    processes = Counter(pid for kind, *_, pid in read_journal(journal) if kind == "start")
+    assert processes.total() == 60
+    for worker in two.workers[:2]:
+        share = sum(processes[pid] for pid in children_of(worker))
+        assert share >= 10, f"{worker.name} has run {share} of 60 items"
+
+
 def test_the_limit_of_a_session_holds_over_both_workers(client: Client, two: Fleet, journal: Path) -> None:
     each = {**record(journal, seconds=0.02), "for_each": {"range": 40}}
     result = run(client, {"name": "three", "limits": {"max_concurrent_branches": 3}, "actions": {"each": each}})
