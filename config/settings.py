@@ -79,6 +79,12 @@ class Settings(BaseSettings):
 
     # Runners
     runner_slice_seconds: float = Field(1.0, ge=0, le=3600, description="A runner's turn when others wait.")
+    runner_async_branches: int = Field(
+        50, ge=1, le=10_000, description="Async branches of one session that wait side by side in one runner."
+    )
+    inline_fork_ms: int = Field(
+        5, ge=0, le=1000, description="A fork expected to be this short, ms, is not shared; 0: every fork is."
+    )
     lease_seconds: float = Field(15.0, ge=1, le=3600, description="Without renewal, a claim is lost after this.")
 
     # Status channel

@@ -5,7 +5,7 @@ Every layer may import this module; it imports nothing of ours and does no I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 #: `item` of a task that is not an item of a `for_each`.
@@ -136,6 +136,8 @@ class Verdict(StrEnum):
     GO = "go"
     #: Nothing more now; finish what you hold.
     HOLD = "hold"
+    #: Others are owed the slot, or the worker stops; finish what you hold and leave.
+    DRAIN = "drain"
     #: Nothing to claim; the runner has left.
     STOP = "stop"
     #: It gave way to another session; the runner has left.
@@ -212,14 +214,25 @@ class JoinStep:
     queue: str
 
 
+class Rest(StrEnum):
+    """What becomes of the first item of a chunk that has not ended when the chunk is settled."""
+
+    #: It is ready again.
+    BACK = "back"
+    #: It is tried again later.
+    DEFER = "defer"
+    #: It runs on, as a chunk of one.
+    KEEP = "keep"
+
+
 @dataclass(slots=True)
 class Settlement:
     """What became of a claim. `verb` is done, expand, items, defer or back; the fields it does not use stay empty."""
 
     claim: Claim
     verb: str
-    #: Rows for the status channel: a JSON array as bytes, or empty.
-    rows: bytes = b""
+    #: Rows for the status channel (state/rows.py).
+    rows: list[list[object]] = field(default_factory=list)
     #: Tasks that ended, by status.
     counts: dict[str, int] | None = None
     #: Results to keep, by action, as JSON.
@@ -234,7 +247,9 @@ class Settlement:
     #: items: how many have settled, from the start on, and their results as a JSON array (empty: all null).
     settled: int = 0
     item_results: bytes = b""
-    #: defer: how long, and the number of the retry then.
+    #: items: what becomes of the first item that has not ended; all behind it are ready again.
+    rest: Rest = Rest.BACK
+    #: defer, and items whose rest is deferred: how long, and the number of the retry then.
     delay_us: int = 0
     retry: int = 0
 

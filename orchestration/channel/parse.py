@@ -1,7 +1,8 @@
 """What an entry of the status stream says, as rows for the store. Pure; trusts nothing it reads.
 
-An entry has the fields s (flow session), d (its day), t (time in µs by Redis), w (worker), b (rows, repeated) and c
-(claims). Times in rows are µs before `t`. What can't be read becomes a dead letter; the rest of the entry stays good.
+An entry has the fields s (flow session), d (its day), t (time in µs by Redis), w (worker) and b (rows, repeated). Times
+in rows are µs by Redis too, and none is after `t`. What can't be read becomes a dead letter; the rest of the entry
+stays good.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ _LONGEST_NAME = 500
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
 #: The year 2255: beyond it, seconds as a double no longer tell microseconds apart.
 _LATEST_US = 9 * 10**15
-#: A chunk has at most 256 items today; a wrong number must not fill the memory.
-_LARGEST_CLAIM = 100_000
 
 
 @dataclass(slots=True)
@@ -76,9 +75,6 @@ def parse_entry(entry_id: str, fields: Fields) -> ParsedEntry:
         return parsed
     for blob in blobs:
         _read_rows(entry_id, head, blob, parsed)
-    for claim in known.get(b"c", b"").split(b";"):
-        if claim:
-            _read_claim(entry_id, head, claim, parsed)
     return parsed
 
 
@@ -123,7 +119,7 @@ def _read_row(head: _Head, row: Any, parsed: ParsedEntry) -> None:
 
 
 def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
-    _, action, item, status, attempt, sequence, queue, started_ago_us, finished_ago_us, result, error = row
+    _, action, item, status, attempt, sequence, queue, started_us, finished_us, result, error = row
     if status not in _TASK_STATUSES:
         raise MessageProcessingError(f"{status!r} is no status of a task")
     return TaskUpdate(
@@ -136,15 +132,15 @@ def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
         _number(sequence, 0, _INT8),
         _name(queue) if queue else None,
         head.worker,
-        _moment(head, started_ago_us),
-        _moment(head, finished_ago_us),
+        _moment(head, started_us),
+        _moment(head, finished_us),
         _json_text(result),
         _json_text(error),
     )
 
 
 def _branch(head: _Head, row: Sequence[Any]) -> BranchUpdate:
-    _, branch, status, attempt, sequence, queue, started_ago_us, finished_ago_us, waited_us = row
+    _, branch, status, attempt, sequence, queue, started_us, finished_us, waited_us = row
     if status not in _TASK_STATUSES:
         raise MessageProcessingError(f"{status!r} is no status of a branch")
     return BranchUpdate(
@@ -156,8 +152,8 @@ def _branch(head: _Head, row: Sequence[Any]) -> BranchUpdate:
         _number(sequence, 0, _INT8),
         _name(queue) if queue else None,
         head.worker,
-        _moment(head, started_ago_us),
-        _moment(head, finished_ago_us),
+        _moment(head, started_us),
+        _moment(head, finished_us),
         None if waited_us is None else max(0, _number(waited_us, -_INT8, _INT8)),
     )
 
@@ -167,33 +163,6 @@ def _session(head: _Head, row: Sequence[Any]) -> SessionUpdate:
     if status not in _OPEN_RUN_STATUSES:
         raise MessageProcessingError(f"{status!r} is no status that a flow session gets through the stream")
     return SessionUpdate(head.day, head.flow_session_id, status, _number(sequence, 0, _INT8))
-
-
-def _read_claim(entry_id: str, head: _Head, claim: bytes, parsed: ParsedEntry) -> None:
-    try:
-        _claim(head, claim.decode(), parsed)
-    except (MessageProcessingError, ValueError) as error:
-        parsed.dead_letters.append(DeadLetter(entry_id, str(error), claim, head.flow_session_id))
-
-
-def _claim(head: _Head, claim: str, parsed: ParsedEntry) -> None:
-    unit, attempt_text, sequence_text, *count_text = claim.split("|")
-    attempt, sequence = _number(int(attempt_text), 0, _INT4), _number(int(sequence_text), 0, _INT8)
-    key, running, since = (head.day, head.flow_session_id), TaskStatus.RUNNING.value, head.time_us
-    kind, _, name = unit.partition(":")
-    if kind == "b":
-        branch = _name(name)
-        parsed.branches.append(BranchUpdate(*key, branch, running, attempt, sequence, None, head.worker, since, None))
-    elif kind == "c":
-        action_text, _, start_text = name.rpartition(":")
-        action, start = _name(action_text), _number(int(start_text), 0, _INT4 - _LARGEST_CLAIM)
-        (count,) = (_number(int(text), 1, _LARGEST_CLAIM) for text in count_text)
-        parsed.tasks += [
-            TaskUpdate(*key, action, item, running, attempt, sequence, None, head.worker, since, None)
-            for item in range(start, start + count)
-        ]
-    elif kind != "f":  # the end of a for_each: nothing of it is shown
-        raise MessageProcessingError(f"{unit!r} is no unit that can be claimed")
 
 
 @lru_cache(maxsize=4096)
@@ -209,9 +178,8 @@ def _number(value: object, least: int, most: int) -> int:
     return value
 
 
-def _moment(head: _Head, ago_us: object) -> int | None:
-    # Slightly negative: a clock step in Redis; it is a moment all the same.
-    return None if ago_us is None else head.time_us - _number(ago_us, head.time_us - _LATEST_US, head.time_us)
+def _moment(head: _Head, time_us: object) -> int | None:
+    return None if time_us is None else min(_number(time_us, 0, _LATEST_US), head.time_us)
 
 
 def _json_text(value: object) -> str | None:

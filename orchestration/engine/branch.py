@@ -1,38 +1,32 @@
 """EnhancedBranchProcessor: runs one claim and says what became of it.
 
-It decides by the plan (does an action start, is it tried again, what does it look like to its successors) and calls
-actions. It settles nothing itself: what it returns is settled by the runner, in one script, but for checkpoints between
-the steps of a branch.
+It decides by the plan (does an action start, is it tried again, what does it look like to its successors). It settles
+nothing itself: what it returns is settled by the runner, in one script, but for checkpoints between the steps of a
+branch and the flushing of slow chunks (chunk.py).
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
-from orchestration.definition.expressions import ABSENT, Scope
+from orchestration.definition.expressions import Scope
+from orchestration.engine.checkpoints import Checkpoints, WriteBehind
+from orchestration.engine.chunk import ChunkRun
 from orchestration.engine.context import ProcessingContext, retries_field
-from orchestration.engine.invoke import CallContext, Invocation, TimeLimit, describe_error, invoke
-from orchestration.engine.results import (
-    STORED,
-    counts_of,
-    encode_result,
-    ended_view,
-    keep_ended,
-    keep_items,
-    keep_success,
-    success_view,
-)
-from orchestration.errors import ActionError, ExpressionError, StaleClaim
-from orchestration.plan import Branch, PlannedAction, decide
-from orchestration.registry import ActionSpec, find_action
+from orchestration.engine.flush import flusher
+from orchestration.engine.invoke import TimeLimit, describe_error
+from orchestration.engine.results import counts_of, keep_ended, keep_items
+from orchestration.engine.task import Steps, TaskEnd, TaskProcessor, run_steps, run_steps_async
+from orchestration.engine.watch import BranchWatch
+from orchestration.errors import ActionError, ExpressionError
+from orchestration.plan import Branch, PlannedAction
+from orchestration.state.clock import Timeline
 from orchestration.state.live import Runner
-from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
-from orchestration.store import results as stored_results
+from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, start_sequence_of, task_row
 from orchestration.vocabulary import (
     NO_ITEM,
     OUTCOME_OF_STATUS,
@@ -42,36 +36,19 @@ from orchestration.vocabulary import (
     JoinCounts,
     JoinStep,
     Outcome,
+    Publication,
     Settlement,
     TaskStatus,
     UnitKind,
 )
 
-_log = logging.getLogger(__name__)
-_action_log = logging.getLogger("orchestration.action")
-
-_STATUS_OF_DECISION = {Outcome.SKIPPED: TaskStatus.SKIPPED, Outcome.UPSTREAM_FAILED: TaskStatus.UPSTREAM_FAILED}
 _JOIN_OF = {
     Outcome.SUCCESS: JoinCounts(succeeded=1),
     Outcome.FAILED: JoinCounts(failed=1),
     Outcome.SKIPPED: JoinCounts(skipped=1),
     Outcome.UPSTREAM_FAILED: JoinCounts(upstream_failed=1),
 }
-NO_RESULT = b"null"
-
-
-@dataclass(slots=True)
-class TaskEnd:
-    """How one task ended, or that it is to be tried again."""
-
-    status: TaskStatus
-    #: Of a success: the result as JSON.
-    result: bytes = NO_RESULT
-    error: Mapping[str, object] | None = None
-    started_ns: int | None = None
-    finished_ns: int = field(default_factory=time.monotonic_ns)
-    #: Milliseconds to wait before the next attempt, or None.
-    retry_after_ms: int | None = None
+_FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT)
 
 
 @dataclass(slots=True)
@@ -83,113 +60,147 @@ class BranchEnd:
     counts: dict[str, int] = field(default_factory=dict)
     results: list[tuple[str, bytes]] = field(default_factory=list)
     rows: list[list[object]] = field(default_factory=list)
-    #: The last action, and what is kept of it where it must be.
-    last: tuple[str, bytes] = ("", b"")
     #: Milliseconds to wait before the step is tried again; `results` then notes how often it has been.
     retry_after_ms: int | None = None
 
 
 class EnhancedBranchProcessor:
-    """Runs claims of one flow session in this process."""
+    """Runs claims of one flow session for one runner.
 
-    def __init__(self, context: ProcessingContext, runner: Runner, limit: TimeLimit) -> None:
+    Args: publish: sends the runners that a flushed chunk made room for.
+    """
+
+    def __init__(
+        self,
+        context: ProcessingContext,
+        runner: Runner,
+        limit: TimeLimit,
+        publish: Callable[[Sequence[Publication]], None],
+        checkpoints: Checkpoints = Checkpoints.FENCED,
+    ) -> None:
         self._context = context
         self._runner = runner
         self._limit = limit
+        self._publish = publish
+        self._tasks = TaskProcessor(context)
         self._scope = context.scope()
-        self._specs: dict[str, ActionSpec] = {}
+        self.checkpoints = checkpoints
 
     def process_task_and_branches_parallel(self, task: Claim) -> Settlement:
         """Run a claim: a branch, a chunk of items, the expansion or the end of a `for_each`.
 
         Returns: what to settle.
-        Raises: StaleClaim: at a checkpoint it was seen that somebody else owns the branch.
+        Raises: StaleClaim: it was seen that somebody else owns the branch.
         """
-        if task.kind is UnitKind.CHUNK:
-            return self._chunk(task)
-        branch = self._context.plan.branches[task.name]
-        if task.kind is UnitKind.FINISH:
-            return self._finish(branch, task)
+        return run_steps(self._steps(task, self._scope), self._limit)
+
+    async def process_async(self, task: Claim) -> Settlement:
+        """Run a claim for which `is_async` holds beside others, on this thread's event loop."""
+        return await run_steps_async(self._steps(task, self._context.scope()), self._limit)
+
+    def is_async(self, claim: Claim) -> bool:
+        """Whether all that the claim runs is async: it can wait beside others without a process of its own."""
+        if claim.kind is UnitKind.FINISH:
+            return False
+        branch = self._context.plan.branches[claim.name]
+        if claim.kind is UnitKind.BRANCH and branch.is_for_each:
+            return False
+        return self._context.is_async(branch)
+
+    def report(self, rows: list[list[object]]) -> None:
+        """Send the status of what still runs."""
+        context = self._context
+        context.stores.live.record_rows(context.flow_session_id, context.day, self._runner.worker, encode_rows(rows))
+
+    def _steps(self, claim: Claim, scope: Scope) -> Steps[Settlement]:
+        if claim.kind is UnitKind.CHUNK:
+            return (yield from self._chunk(claim, scope))
+        branch = self._context.plan.branches[claim.name]
+        if claim.kind is UnitKind.FINISH:
+            return self._finish(branch, claim)
         with self._context.span_factory.start_as_current_span("process_task_and_branches"):
             if branch.is_for_each:
-                return self._expand(branch, task)
-            end = self.run_branch(branch, task, task.attempt, task.retry)
-            rows = encode_rows(end.rows)
-            if end.retry_after_ms is not None:
-                return Settlement(
-                    task,
-                    "defer",
-                    rows=rows,
-                    results=end.results,
-                    delay_us=end.retry_after_ms * 1000,
-                    retry=task.retry + 1,
-                )
+                return self._expand(branch, claim)
+            end = yield from self._branch(branch, claim, scope)
+        if end.retry_after_ms is not None:
             return Settlement(
-                task, "done", rows=rows, counts=end.counts, results=end.results, outcome=end.outcome,
-                fails_session=end.fails_session, successors=join_steps(branch),
+                claim, "defer", rows=end.rows, results=end.results, delay_us=end.retry_after_ms * 1000,
+                retry=claim.retry + 1,
             )  # fmt: skip
+        return Settlement(
+            claim, "done", rows=end.rows, counts=end.counts, results=end.results, outcome=end.outcome,
+            fails_session=end.fails_session, successors=join_steps(branch),
+        )  # fmt: skip
 
-    def run_branch(self, branch: Branch, claim: Claim | None, attempt: int, retry: int) -> BranchEnd:
-        """Run the actions of a branch one after another.
-
-        Args: claim: the fence for checkpoints; None while the session is not open. attempt, retry: more than 1 and 0
-            when it was begun before: steps with a checkpoint are not run again.
-        Raises: StaleClaim: somebody else owns the branch.
-        """
-        context = self._context
+    def _branch(self, branch: Branch, claim: Claim, scope: Scope) -> Steps[BranchEnd]:
+        """Run the actions of a branch one after another; steps with a checkpoint are not run again."""
+        context, attempt, retry = self._context, claim.attempt, claim.retry
         # a root may have been begun before the session was open
-        resumed = attempt > 1 or retry > 0 or (claim is not None and branch.predecessors == 0)
-        done, retries = context.settled_steps(branch.actions) if resumed else ({}, {})
+        fresh = attempt == 1 and retry == 0 and (self.checkpoints is not Checkpoints.FENCED or branch.predecessors > 0)
+        done, retries = ({}, {}) if fresh else context.settled_steps(branch.actions)
         sequence = sequence_of(attempt, retry)
-        joined = claim.joined if claim else JoinCounts()
+        joined = claim.joined
         end = BranchEnd()
-        began_ns = time.monotonic_ns()
-        deadline_ns = began_ns + int(context.branch_timeout_seconds * 1e9)
+        timeline = self._timeline(claim)
+        watch = BranchWatch(branch, claim, timeline)
+        began_us = timeline.start_us(watch.began_ns)
+        deadline_ns = watch.began_ns + int(context.branch_timeout_seconds * 1e9)
         worst = TaskStatus.SUCCEEDED
         last = branch.actions[-1]
-        given_up = self._given_up(attempt)
-        for action in branch.actions:
-            if action.name in done:
-                status = TaskStatus(str(done[action.name]["status"]))
-            else:
-                tried = retries.get(action.name, 0)
-                task = given_up or self._task(action, joined, self._scope, attempt, tried, NO_ITEM, deadline_ns)
-                given_up = None  # it was the first step without a checkpoint that ran each time; the others may run
-                row = self._row(action, task, attempt + tried, sequence, NO_ITEM)
-                if task.retry_after_ms is not None:
-                    note = (retries_field(action.name), str(tried + 1).encode())
-                    return BranchEnd(rows=[row], results=[note], retry_after_ms=task.retry_after_ms)
-                status = task.status
-                if status is TaskStatus.TIMED_OUT:
-                    # what still runs after it, by its trigger rule, gets time of its own
-                    deadline_ns = time.monotonic_ns() + int(context.branch_timeout_seconds * 1e9)
-                kept = self._keep(action, task, NO_ITEM, attempt)
-                if action is last:
-                    end.last = (action.name, kept)
-                    if action.durability is Durability.SYNC:
-                        context.write_now(encode_rows([row]))
-                    end.rows.append(row)
-                    if action.name in context.reads:
-                        end.results.append((action.name, kept))
+        given_up = self._tasks.given_up(attempt)
+        checkpoints = WriteBehind(self._context, self._runner, claim, self.checkpoints)
+        with flusher.watching(watch, self):
+            for action in branch.actions:
+                if action.name in done:
+                    status = TaskStatus(str(done[action.name]["status"]))
                 else:
-                    self._checkpoint(claim, action, kept, row)
-            end.counts[status.value] = end.counts.get(status.value, 0) + 1
-            end.outcome = outcome_of(action, status)
-            joined = _JOIN_OF[end.outcome]
-            if status in (TaskStatus.FAILED, TaskStatus.TIMED_OUT) or (
-                action is last and worst is TaskStatus.SUCCEEDED
-            ):
-                worst = status
+                    if action.durability is Durability.SYNC:
+                        checkpoints.wait()
+                    tried = retries.get(action.name, 0)
+                    began_ns = watch.begin(action, attempt + tried)
+                    task = given_up
+                    if task is None:
+                        task = yield from self._tasks.steps(action, joined, scope, attempt, tried, NO_ITEM, deadline_ns)
+                        context.costs.of(action.name).record(time.monotonic_ns() - began_ns)
+                    given_up = None  # it was the first step without a checkpoint that ran each time; others may run
+                    row = self._tasks.row(action, task, attempt + tried, sequence, NO_ITEM, timeline)
+                    if task.retry_after_ms is not None:
+                        checkpoints.wait()
+                        note = (retries_field(action.name), str(tried + 1).encode())
+                        return BranchEnd(
+                            rows=[*end.rows, row], results=[*end.results, note], retry_after_ms=task.retry_after_ms
+                        )
+                    status = task.status
+                    if status is TaskStatus.TIMED_OUT:
+                        # what still runs after it, by its trigger rule, gets time of its own
+                        deadline_ns = time.monotonic_ns() + int(context.branch_timeout_seconds * 1e9)
+                    kept = self._tasks.keep(action, task, attempt)
+                    if action is not last and checkpoints.are_kept:
+                        checkpoints.send(action, kept, row)
+                    else:
+                        self._report_with_end(action, kept, row, end)
+                end.counts[status.value] = end.counts.get(status.value, 0) + 1
+                end.outcome = outcome_of(action, status)
+                joined = _JOIN_OF[end.outcome]
+                worst = status if status in _FAILURES or (action is last and worst is TaskStatus.SUCCEEDED) else worst
+        checkpoints.wait()
         end.fails_session = last.is_leaf and end.outcome in (Outcome.FAILED, Outcome.UPSTREAM_FAILED)
         context.metrics_recorder.branches += 1
         end.rows.append(
             branch_row(
-                branch.name, worst, attempt + retry, sequence, branch.queue, finished_ago_us=0,
-                started_ago_us=None if claim else (time.monotonic_ns() - began_ns) // 1000,
-                waited_us=claim.since_us - claim.ready_us if claim else None,
+                branch.name, worst, attempt + retry, sequence, branch.queue, started_us=began_us,
+                finished_us=timeline.start_us(time.monotonic_ns()),
+                waited_us=max(0, claim.since_us - claim.ready_us),
             )
         )  # fmt: skip
         return end
+
+    def _report_with_end(self, action: PlannedAction, kept: bytes, row: list[object], end: BranchEnd) -> None:
+        if action.durability is Durability.SYNC:
+            self._context.write_now(encode_rows([row]))
+        end.rows.append(row)
+        if action.name in self._context.reads:
+            end.results.append((action.name, kept))
 
     # for_each
 
@@ -197,11 +208,11 @@ class EnhancedBranchProcessor:
         """Find the items; with none, or when the action does not start, the branch ends here."""
         action = branch.actions[0]
         began_ns = time.monotonic_ns()
-        given_up = self._given_up(claim.attempt)
+        given_up = self._tasks.given_up(claim.attempt)
         if given_up is not None:
             return self._end_for_each(branch, claim, given_up, ItemCounts(0))
         try:
-            status = self._starts(action, claim.joined, self._scope, per_item=False)
+            status = self._tasks.starts(action, claim.joined, self._scope, per_item=False)
             size = self._size(action) if status is None else 0
         except (ExpressionError, ActionError) as error:
             failed = TaskEnd(TaskStatus.FAILED, error=describe_error(error, 1), started_ns=began_ns)
@@ -210,6 +221,7 @@ class EnhancedBranchProcessor:
             return self._end_for_each(branch, claim, TaskEnd(status), ItemCounts(0))
         if size == 0:
             return self._end_for_each(branch, claim, TaskEnd(TaskStatus.SUCCEEDED, started_ns=began_ns), ItemCounts(0))
+        self._context.costs.of(action.name).size = size
         return Settlement(claim, "expand", size=size, max_concurrent=action.max_concurrent or 0)
 
     def _size(self, action: PlannedAction) -> int:
@@ -240,217 +252,76 @@ class EnhancedBranchProcessor:
             kept = keep_items(task.status, items)
         else:
             kept = keep_ended(task.status, task.error)
-        started, sequence = task.started_ns, end_sequence_of(claim.attempt)
+        sequence, timeline = end_sequence_of(claim.attempt), self._timeline(claim)
         rows = [
-            self._row(action, task, claim.attempt, sequence, NO_ITEM),
+            self._tasks.row(action, task, claim.attempt, sequence, NO_ITEM, timeline),
             branch_row(
-                branch.name, task.status, claim.attempt, sequence, branch.queue, finished_ago_us=0,
-                waited_us=claim.since_us - claim.ready_us if claim.kind is UnitKind.BRANCH else None,
-                started_ago_us=None if started is None else (time.monotonic_ns() - started) // 1000,
+                branch.name, task.status, claim.attempt, sequence, branch.queue,
+                finished_us=timeline.start_us(time.monotonic_ns()),
+                waited_us=max(0, claim.since_us - claim.ready_us) if claim.kind is UnitKind.BRANCH else None,
+                started_us=None if task.started_ns is None else timeline.start_us(task.started_ns),
             ),
         ]  # fmt: skip
         return Settlement(
-            claim, "done", rows=encode_rows(rows), counts=counts,
+            claim, "done", rows=rows, counts=counts,
             results=[(action.name, kept)] if action.name in self._context.reads else None, outcome=outcome,
             fails_session=action.is_leaf and outcome in (Outcome.FAILED, Outcome.UPSTREAM_FAILED),
             successors=join_steps(branch),
         )  # fmt: skip
 
-    def _chunk(self, claim: Claim) -> Settlement:
+    def _chunk(self, claim: Claim, scope: Scope) -> Steps[Settlement]:
         """Run the items of a chunk one after another."""
-        context = self._context
+        context, tasks = self._context, self._tasks
         action = context.plan.actions[claim.name]
-        scope = self._scope
-        counts: dict[str, int] = {}
-        rows: list[list[object]] = []
-        values: list[bytes] = []
-        keep_values = action.name in context.reads
+        attempt, retry = claim.attempt, claim.retry
+        sequence, started = sequence_of(attempt, retry), start_sequence_of(attempt, retry)
+        timeline = self._timeline(claim)
+        run = ChunkRun(
+            claim, self._flush,
+            lambda index, began_ns: task_row(
+                action.name, TaskStatus.RUNNING, attempt + retry, started, action.queue, item=index,
+                started_us=timeline.start_us(began_ns),
+            ),
+            keeps_results=action.name in context.reads,
+        )  # fmt: skip
+        items = context.items(action)
         timeout_ns = int(context.branch_timeout_seconds * 1e9)
-        settled = 0
-        sequence = sequence_of(claim.attempt, claim.retry)
-        try:
-            items = context.items(action)
-            for index in range(claim.start, claim.start + claim.count):
+        began_ns, ended, deferred = time.monotonic_ns(), 0, None
+        with flusher.watching(run, self):
+            while (index := run.take()) is not None:
                 scope.item, scope.item_index = items[index], index
-                deadline_ns = time.monotonic_ns() + timeout_ns
-                task = self._given_up(claim.attempt) or self._task(
-                    action, _JOIN_OF[Outcome.SUCCESS], scope, claim.attempt, claim.retry, index, deadline_ns
-                )
-                row = self._row(action, task, claim.attempt + claim.retry, sequence, index)
-                if task.retry_after_ms is not None and claim.count == 1:
-                    return Settlement(
-                        claim,
-                        "defer",
-                        rows=encode_rows([row]),
-                        delay_us=task.retry_after_ms * 1000,
-                        retry=claim.retry + 1,
+                task = tasks.given_up(attempt)
+                if task is None:
+                    deadline_ns = time.monotonic_ns() + timeout_ns
+                    task = yield from tasks.steps(
+                        action, _JOIN_OF[Outcome.SUCCESS], scope, attempt, retry, index, deadline_ns
                     )
-                counts[task.status.value] = counts.get(task.status.value, 0) + 1
-                rows.append(row)
-                kept = self._kept_item(action, task, index, claim.attempt)
-                if keep_values:
-                    values.append(kept)
-                settled += 1
-            if action.durability is Durability.SYNC:
-                context.write_now(encode_rows(rows))
-        finally:
-            scope.item = scope.item_index = ABSENT
-        context.metrics_recorder.branches += settled
-        has_values = keep_values and any(value != NO_RESULT for value in values)
-        return Settlement(
-            claim, "items", rows=encode_rows(rows), counts=counts, settled=settled,
-            item_results=b"[" + b",".join(values) + b"]" if has_values else b"",
-        )  # fmt: skip
+                row = tasks.row(action, task, attempt + retry, sequence, index, timeline)
+                ended += 1
+                if task.retry_after_ms is not None:
+                    deferred = (row, task.retry_after_ms * 1000)
+                    break
+                result = tasks.keep_item(action, task, index, attempt)
+                if action.durability is Durability.SYNC:
+                    context.write_now(encode_rows([row]))
+                run.add(task.status.value, row, result)
+        if ended:
+            context.costs.of(action.name).record(time.monotonic_ns() - began_ns, ended)
+        context.metrics_recorder.branches += ended
+        return run.settlement(deferred)
 
-    # One task
+    def _timeline(self, claim: Claim) -> Timeline:
+        return Timeline(self._context.stores.live.clock, claim.since_us)
 
-    def _task(
-        self,
-        action: PlannedAction,
-        joined: JoinCounts,
-        scope: Scope,
-        attempt: int,
-        retry: int,
-        item: int,
-        deadline_ns: int,
-    ) -> TaskEnd:
-        """Run one task, or find that it does not start."""
-        try:
-            status = self._starts(action, joined, scope, per_item=item != NO_ITEM)
-            if status is not None:
-                return TaskEnd(status)
-            inputs = action.inputs.render(scope)
-            spec = self._spec(action.uses)
-        except (ExpressionError, ActionError) as error:
-            now = time.monotonic_ns()
-            return TaskEnd(
-                TaskStatus.FAILED, error=describe_error(error, attempt + retry), started_ns=now, finished_ns=now
-            )
-        left = (deadline_ns - time.monotonic_ns()) / 1e9
-        own = action.timeout_seconds
-        seconds = left if own is None or left < own else own
-        call = invoke(spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, self._limit)  # type: ignore[arg-type]
-        self._context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
-        if call.status is TaskStatus.SUCCEEDED:
-            try:
-                result = encode_result(call.value, most_bytes=self._context.settings.max_stored_result_bytes)
-            except ActionError as error:
-                call = Invocation(TaskStatus.FAILED, call.started_ns, call.finished_ns, error=error)
-            else:
-                return TaskEnd(call.status, result, started_ns=call.started_ns, finished_ns=call.finished_ns)
-        assert call.error is not None
-        end = TaskEnd(
-            call.status, error=self._describe(action, call, attempt + retry, seconds), started_ns=call.started_ns,
-            finished_ns=call.finished_ns,
-        )  # fmt: skip
-        out_of_branch_time = call.status is TaskStatus.TIMED_OUT and seconds is left
-        if not out_of_branch_time and action.retry.allows(retry + 1, call.error):
-            end.retry_after_ms = action.retry.delay_before(retry + 2)
-        return end
-
-    def _given_up(self, attempt: int) -> TaskEnd | None:
-        """The end of a task that has taken too many processes down; None for any other."""
-        most = self._context.settings.max_branch_crashes
-        if attempt <= most:
-            return None
-        error = ActionError(f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={most})")
-        now = time.monotonic_ns()
-        return TaskEnd(TaskStatus.FAILED, error=describe_error(error, attempt), started_ns=now, finished_ns=now)
-
-    def _starts(self, action: PlannedAction, joined: JoinCounts, scope: Scope, *, per_item: bool) -> TaskStatus | None:
-        """None when the action runs, else what it becomes without running.
-
-        Raises: ExpressionError: its condition.
-        """
-        if not per_item:
-            decision = decide(action.rule, joined)
-            if decision is not None:
-                return _STATUS_OF_DECISION[decision]
-        condition = action.condition
-        if condition is None or condition.uses_item != per_item:
-            return None
-        return None if condition.evaluate(scope) else TaskStatus.SKIPPED
-
-    def _spec(self, uses: str) -> ActionSpec:
-        spec = self._specs.get(uses)
-        if spec is None:
-            spec = self._specs[uses] = find_action(uses)
-        return spec
-
-    def _call_context(self, action: PlannedAction, attempt: int, item: int) -> CallContext:
+    def _flush(self, settlement: Settlement) -> bool:
+        """Settle the finished items of a chunk; called by the flushing thread."""
         context = self._context
-        place = action.name if item == NO_ITEM else f"{action.name}:{item}"
-        ids = {"flow_session_id": context.flow_session_id, "workflow_id": context.plan.workflow, "task_id": place}
-        return CallContext(
-            context.flow_session_id, context.plan.workflow, action.name, None if item == NO_ITEM else item, attempt,
-            f"{context.flow_session_id}/{place}", logging.LoggerAdapter(_action_log, ids),
-        )  # fmt: skip
-
-    def _describe(self, action: PlannedAction, call: Invocation, attempt: int, seconds: float) -> Mapping[str, object]:
-        assert call.error is not None
-        if call.status is TaskStatus.TIMED_OUT:
-            limit = "timeout_seconds"
-            if seconds != action.timeout_seconds:
-                limit, seconds = "the branch timeout", self._context.branch_timeout_seconds
-            return {
-                "type": type(call.error).__name__,
-                "message": f"it ran longer than {seconds:g} s ({limit})",
-                "attempt": attempt,
-            }
-        return describe_error(call.error, attempt)
-
-    # What is kept and recorded
-
-    def _keep(self, action: PlannedAction, task: TaskEnd, item: int, attempt: int) -> bytes:
-        """What Redis keeps of a task; a result too large for it goes to PostgreSQL first."""
-        context = self._context
-        read = action.name in context.reads
-        if task.status is not TaskStatus.SUCCEEDED:
-            if read:
-                context.remember(action.name, ended_view(task.status.value, task.error))
-            return keep_ended(task.status, task.error)
-        if read:
-            context.remember(action.name, success_view(orjson.loads(task.result)))
-        if len(task.result) <= context.settings.max_result_bytes:
-            return keep_success(task.result)
-        self._store(action, item, task.result, attempt)
-        return STORED
-
-    def _kept_item(self, action: PlannedAction, task: TaskEnd, index: int, attempt: int) -> bytes:
-        if task.status is not TaskStatus.SUCCEEDED:
-            return NO_RESULT
-        if len(task.result) > self._context.settings.max_result_bytes:
-            self._store(action, index, task.result, attempt)
-        return task.result
-
-    def _store(self, action: PlannedAction, item: int, result: bytes, attempt: int) -> None:
-        context = self._context
-        stored_results.put_result(
-            context.stores.database, context.flow_session_id, context.day, action.name, item, result, attempt
+        done, publications = context.stores.live.flush_chunk(
+            self._runner, context.day, settlement, context.settings.max_item_results_bytes
         )
-
-    def _row(self, action: PlannedAction, task: TaskEnd, attempt: int, sequence: int, item: int) -> list[object]:
-        now = time.monotonic_ns()
-        succeeded = task.status is TaskStatus.SUCCEEDED
-        result = task.result if succeeded or task.result is not NO_RESULT else None
-        if result is not None and len(result) > self._context.settings.max_result_bytes:
-            result = orjson.dumps({"$stored": True, "size_bytes": len(result)})
-        waits = task.retry_after_ms is not None
-        return task_row(
-            action.name, TaskStatus.PENDING if waits else task.status, attempt, sequence, action.queue, item=item,
-            started_ago_us=None if task.started_ns is None else (now - task.started_ns) // 1000,
-            finished_ago_us=None if waits else (now - task.finished_ns) // 1000,
-            result=result, error=orjson.dumps(task.error) if task.error else None,
-        )  # fmt: skip
-
-    def _checkpoint(self, claim: Claim | None, action: PlannedAction, kept: bytes, row: list[object]) -> None:
-        context = self._context
-        rows = encode_rows([row])
-        if not context.stores.live.checkpoint_step(self._runner, claim, context.day, action.name, kept, rows):
-            name = claim.name if claim else action.name
-            raise StaleClaim(f"branch {name} of {context.flow_session_id} belongs to another attempt")
-        if action.durability is Durability.SYNC:
-            context.write_now(rows)
+        if publications:
+            self._publish(publications)
+        return done
 
 
 def join_steps(branch: Branch) -> tuple[JoinStep, ...]:

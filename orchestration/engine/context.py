@@ -16,13 +16,15 @@ from opentelemetry import trace
 
 from orchestration.channel.parse import parse_entry
 from orchestration.definition.expressions import Scope
+from orchestration.engine.costs import Cost, CostBook
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
-from orchestration.errors import ExpressionError, WorkflowExecutionError
-from orchestration.plan import Plan, PlannedAction
+from orchestration.errors import ActionError, ExpressionError, WorkflowExecutionError
+from orchestration.plan import Branch, Plan, PlannedAction
+from orchestration.registry import find_action
 from orchestration.state.live import PAYLOAD_FIELD, LiveState
 from orchestration.store import results as stored_results
 from orchestration.store.updates import write_rows
-from orchestration.vocabulary import Claim
+from orchestration.vocabulary import Claim, Durability
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -101,6 +103,8 @@ class ProcessingContext:
     stores: Stores
     #: Actions whose results anybody reads; those of others are not kept in Redis.
     reads: frozenset[str]
+    #: What the version's actions have cost lately, in this process.
+    costs: CostBook
     #: Claims that this process holds, by unit.
     active_branches: dict[str, Claim] = field(default_factory=dict)
     metrics_recorder: MetricsRecorder = field(default_factory=MetricsRecorder)
@@ -109,6 +113,10 @@ class ProcessingContext:
     session: Mapping[str, object] = field(default_factory=dict)
     _views: dict[str, TaskView] = field(default_factory=dict)
     _items: dict[str, Sequence[object]] = field(default_factory=dict)
+    _is_async: dict[str, bool] = field(default_factory=dict)
+    _chunked: dict[str, list[tuple[str, Cost]]] = field(default_factory=dict)
+    #: Results of items that ran here before the session was opened.
+    _own_items: dict[str, list[object]] = field(default_factory=dict)
 
     @property
     def branch_semaphore(self) -> BranchSemaphore:
@@ -145,6 +153,39 @@ class ProcessingContext:
     def remember(self, name: str, view: TaskView) -> None:
         """Keep a task that settled here, so that it need not be read back."""
         self._views[name] = view
+
+    def remember_items(self, name: str, results: list[object]) -> None:
+        """Keep the results of all items of a `for_each` that ran here, while the session is not open."""
+        self._own_items[name] = results
+
+    def remember_kept(self, name: str, kept: bytes) -> None:
+        """Keep the view of a task by what is kept of it, as `results` of a settlement."""
+        self._views[name] = self._view(name, kept)
+
+    def is_async(self, branch: Branch) -> bool:
+        """Whether all actions of a branch (or the items of a `for_each`) are async."""
+        known = self._is_async.get(branch.name)
+        if known is None:
+            known = self._is_async[branch.name] = all(_is_async(action) for action in branch.actions)
+        return known
+
+    def chunks(self, queue: str) -> str:
+        """Most items to claim at once, for each `for_each` of the queue, as `settle_branch` takes it.
+
+        An item whose result must be committed before the next is claimed alone, and so is one that waits beside others.
+        """
+        costs = self._chunked.get(queue)
+        if costs is None:
+            costs = self._chunked[queue] = [
+                (branch.name, self.costs.of(branch.name))
+                for branch in self.plan.branches.values()
+                if branch.is_for_each
+                and branch.queue == queue
+                and branch.actions[0].durability is not Durability.SYNC
+                and not self.is_async(branch)
+            ]
+        parts = [f"{name}={cost.chunk}" for name, cost in costs if cost.mean_ns]
+        return f",{','.join(parts)}," if parts else ""
 
     def settled_steps(self, actions: Sequence[PlannedAction]) -> tuple[dict[str, TaskView], dict[str, int]]:
         """What former attempts of a branch got done.
@@ -195,6 +236,9 @@ class ProcessingContext:
 
     def _item_results(self, action: str, size: int) -> list[object]:
         """Results of all items in order; null where an item did not succeed."""
+        own = self._own_items.get(action)
+        if own is not None:
+            return own
         live = self.stores.live
         if live.items_spilled(self.flow_session_id, action):
             return stored_results.item_results(self.stores.database, self.flow_session_id, self.day, action, size)
@@ -203,6 +247,13 @@ class ProcessingContext:
             chunk = orjson.loads(text)
             values[start : start + len(chunk)] = chunk
         return values
+
+
+def _is_async(action: PlannedAction) -> bool:
+    try:
+        return find_action(action.uses).is_async
+    except ActionError:
+        return False  # not known here: the task says so when it is run
 
 
 def retries_field(action: str) -> str:
@@ -230,5 +281,5 @@ def make_context(
     plan = version.plan
     session = {"id": flow_session_id, "workflow": plan.workflow, "version_id": plan.version_id}
     return ProcessingContext(
-        flow_session_id, plan, day, payload, worker, settings, stores, version.reads, session=session
+        flow_session_id, plan, day, payload, worker, settings, stores, version.reads, version.costs, session=session
     )

@@ -60,51 +60,72 @@ class Invocation:
     error: BaseException | None = None
 
 
-def invoke(
-    spec: ActionSpec,
-    inputs: Mapping[str, object],
-    context: Callable[[], CallContext],
-    seconds: float,
-    limit: TimeLimit,
-) -> Invocation:
-    """Call an action with at most `seconds` of time."""
+@dataclass(slots=True)
+class Call:
+    """An action to be called: what a task asks its driver for (`invoke` or `invoke_async`)."""
+
+    spec: ActionSpec
+    inputs: Mapping[str, object]
+    context: Callable[[], CallContext]
+    #: Time it may take.
+    seconds: float
+
+
+def invoke(call: Call, limit: TimeLimit) -> Invocation:
+    """Call an action in this thread; an async one alone, on an event loop of its own."""
+    spec, inputs = call.spec, call.inputs
     started = time.monotonic_ns()
     try:
         if spec.is_async:
-            value = limit.call(seconds, lambda: _run_async(spec, inputs, context, seconds, limit))
+            value = limit.call(call.seconds, lambda: asyncio.run(_await(call, limit)))
         elif spec.takes_context:
-            value = limit.call(seconds, lambda: spec.function(context(), **inputs))
+            value = limit.call(call.seconds, lambda: spec.function(call.context(), **inputs))
+        elif inputs:
+            value = limit.call(call.seconds, lambda: spec.function(**inputs))
         else:
-            value = limit.call(seconds, lambda: spec.function(**inputs))
+            value = limit.call(call.seconds, spec.function)
         if inspect.iscoroutine(value):
             value.close()
             value = ActionError(f"action {spec.name} returned a coroutine; declare it with async def")
             return Invocation(TaskStatus.FAILED, started, time.monotonic_ns(), error=value)
-    except limit.timeout_error as error:
-        return Invocation(TaskStatus.TIMED_OUT, started, time.monotonic_ns(), error=error)
-    except limit.passes:
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises ends its own task only
-        return Invocation(TaskStatus.FAILED, started, time.monotonic_ns(), error=error)
+    except BaseException as error:  # noqa: BLE001 - sorted below
+        return _ended_by(error, started, limit)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
-def _run_async(
-    spec: ActionSpec,
-    inputs: Mapping[str, object],
-    context: Callable[[], CallContext],
-    seconds: float,
-    limit: TimeLimit,
-) -> object:
-    async def run() -> object:
-        arguments = (context(),) if spec.takes_context else ()
-        try:
-            async with asyncio.timeout(seconds):
-                return await spec.function(*arguments, **inputs)
-        except TimeoutError:
-            raise limit.timeout_error(seconds) from None
+async def invoke_async(call: Call, limit: TimeLimit) -> Invocation:
+    """Call an async action beside others on this thread's event loop."""
+    started = time.monotonic_ns()
+    try:
+        value = await _await(call, limit)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise  # the runner gives up, and hands the branch back
+        return _ended_by(error, started, limit)
+    except BaseException as error:  # noqa: BLE001 - sorted below
+        return _ended_by(error, started, limit)
+    return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
-    return asyncio.run(run())
+
+async def _await(call: Call, limit: TimeLimit) -> object:
+    arguments = (call.context(),) if call.spec.takes_context else ()
+    timer = asyncio.timeout(call.seconds)
+    try:
+        async with timer:
+            return await call.spec.function(*arguments, **call.inputs)
+    except TimeoutError:
+        if timer.expired():
+            raise limit.timeout_error(call.seconds) from None
+        raise  # the action's own
+
+
+def _ended_by(error: BaseException, started_ns: int, limit: TimeLimit) -> Invocation:
+    """What user code raised ends its own task only; what belongs to the worker goes on up."""
+    if isinstance(error, limit.passes):
+        raise error
+    status = TaskStatus.TIMED_OUT if isinstance(error, limit.timeout_error) else TaskStatus.FAILED
+    return Invocation(status, started_ns, time.monotonic_ns(), error=error)
 
 
 def describe_error(error: BaseException, attempt: int) -> dict[str, object]:

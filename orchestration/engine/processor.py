@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from orchestration.engine.branch import BranchEnd, EnhancedBranchProcessor, join_steps
+from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.context import ProcessingContext, Stores, load_context, make_context
 from orchestration.engine.finish import RunResult, end_session
+from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.results import has_nan
 from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, WorkflowExecutionError
-from orchestration.plan import Branch
 from orchestration.state.live import PAYLOAD_FIELD, NewSession, Runner
 from orchestration.state.rows import encode_rows
 from orchestration.store import sessions
@@ -59,18 +59,12 @@ class Fork:
     row: sessions.SessionRow
     context: ProcessingContext
     runner: Runner
-    #: The first branch, where it ran in this process, and how it ended.
-    first: Branch | None = None
-    end: BranchEnd | None = None
+    #: What has been run in this process already.
+    settlements: Sequence[Settlement] = ()
     #: It is open already: the message came again.
     is_open: bool = False
-    #: Of the first branch, where it has not run in this process.
+    #: Of the branches that are ready.
     attempt: int = 1
-
-    @property
-    def waits(self) -> bool:
-        """Whether the first branch has come to a step that must be tried again later."""
-        return self.end is not None and self.end.retry_after_ms is not None
 
 
 @dataclass(slots=True)
@@ -108,34 +102,31 @@ class EnhancedParallelProcessor:
         day = row.session_day.isoformat()
         context = make_context(request.flow_session_id, version, day, payload, self.worker, self.settings, self.stores)
         runner = self._runner(request.flow_session_id, f"{request.flow_session_id}.0", request.queue)
-        plan = version.plan
         fork = Fork(request, version, row, context, runner)
         if not row.created and self.stores.live.is_open(request.flow_session_id):
-            return Fork(request, version, row, context, runner, is_open=True)
-        if len(plan.roots) != 1 or self._is_limited():
-            return fork
-        first = plan.branches[plan.roots[0]]
-        if first.is_for_each or first.queue != request.queue or not self._fits_here(context):
+            return replace(fork, is_open=True)
+        if self._is_limited() or not self._fits_here(context):
             return fork
         if not row.created:
             return replace(fork, attempt=2)  # whoever began it has died: from here on Redis counts the attempts
-        processor = EnhancedBranchProcessor(context, runner, self.limit)
+        self.stores.live.keep_clock()
+        inline = InlineRun(context, self.spawn_branch_processor(context, runner), request.queue)
         with context.span_factory.start_as_current_span("workflow_execution"):
-            end = processor.run_branch(first, None, 1, 0)
-        if end.retry_after_ms is None and len(plan.branches) == 1:
-            return self._end_linear(context, row, first, end)
-        return Fork(request, version, row, context, runner, first, end)
+            inline.run_first_branch()
+            inline.run_short_rest()
+        fork = replace(fork, settlements=inline.settlements)
+        return self._end_inline(fork, inline) if inline.has_ended else fork
 
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
         """Open the session with its completion parked and this process as its first runner.
 
         Returns: GO, to be followed by `run_fork`; else why there is nothing to do here (the message came a second
-        time).
+        time, or all of it has been done before).
         """
         live = self.stores.live
         lease_us = int(self.settings.lease_seconds * 1e6)
         if not fork.is_open:
-            new = replace(_new_session(fork, signature), most_sessions=self.settings.max_concurrent_workflows)
+            new = _new_session(fork, signature, self.settings.max_concurrent_workflows)
             verdict, publications = live.open_session(fork.runner, new, lease_us)
             self.links.publish_runners(publications)
             if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
@@ -143,6 +134,8 @@ class EnhancedParallelProcessor:
                     self.stores.database, fork.row.flow_session_id, fork.row.session_day, [RunStatus.QUEUED],
                     RunStatus.RUNNING,
                 )  # fmt: skip
+            if verdict is Verdict.ENDED:
+                self.links.publish_completion(fork.request.flow_session_id, signature)
             if verdict is not Verdict.EXISTS:
                 return verdict
         started = live.start_runner(fork.runner, lease_us)
@@ -157,19 +150,9 @@ class EnhancedParallelProcessor:
         Returns: why this runner left; its session goes on without it, or has ended.
         """
         loop = RunnerLoop(fork.context, fork.runner, self.spawn_branch_processor(fork.context, fork.runner), self.links)
-        settlements: list[Settlement] = []
         if not self._fits_here(fork.context):
             return loop.settle([], Mode.LEAVE).verdict
-        if fork.waits and fork.end is not None:
-            # the first branch was begun before the session was open: it is claimed only to be put aside
-            delay_us, rows = (fork.end.retry_after_ms or 0) * 1000, encode_rows(fork.end.rows)
-            settlements = [
-                Settlement(claim, "defer", rows=rows, results=fork.end.results, delay_us=delay_us, retry=1)
-                for claim in loop.settle([], Mode.GO).claims
-            ]
-            if not settlements:
-                return Verdict.STOP
-        return self._run(fork.context, loop, settlements)
+        return self._run(fork.context, loop)
 
     def give_up(self, runner: Runner) -> None:
         """Let others take over what a runner of this process has claimed, when it can't go on."""
@@ -193,7 +176,7 @@ class EnhancedParallelProcessor:
 
     def spawn_branch_processor(self, context: ProcessingContext, runner: Runner) -> EnhancedBranchProcessor:
         """What runs claims of this session for this runner."""
-        return EnhancedBranchProcessor(context, runner, self.limit)
+        return EnhancedBranchProcessor(context, runner, self.limit, self.links.publish_runners)
 
     def complete_workflow(self, flow_session_id: str) -> RunResult:
         """Record the end of a session whose branches have all settled, once, and remove its live state.
@@ -217,25 +200,22 @@ class EnhancedParallelProcessor:
         self._contexts.pop(flow_session_id, None)
         return result
 
-    def _end_linear(
-        self, context: ProcessingContext, row: sessions.SessionRow, branch: Branch, end: BranchEnd
-    ) -> RunResult:
-        """The end of a session that was never opened. Its checkpoints are kept until PostgreSQL has the end."""
-        live, session = self.stores.live, context.flow_session_id
-        live.record_rows(session, context.day, self.worker, encode_rows(end.rows))
+    def _end_inline(self, fork: Fork, inline: InlineRun) -> RunResult | Fork:
+        """The end of a session that was never opened; when it can't be recorded now, Redis is to keep it."""
+        live, context = self.stores.live, fork.context
+        rows = [row for settlement in inline.settlements for row in settlement.rows]
+        live.record_rows(context.flow_session_id, context.day, self.worker, encode_rows(rows))
         try:
-            result = end_session(context, row, end.counts, failed=end.fails_session)
+            result = end_session(context, fork.row, inline.counts, failed=inline.failed)
         except ServiceUnreachable:
-            # the message comes again; the last step too is not to be run again then
-            live.checkpoint_step(self._runner(session, "", branch.queue), None, context.day, *end.last, b"")
-            raise
-        if len(branch.actions) > 1:
-            live.forget_checkpoints(session)
+            return fork
+        if any(len(fork.version.plan.branches[name].actions) > 1 for name in fork.version.plan.roots):
+            live.forget_checkpoints(context.flow_session_id)
         return result
 
-    def _run(self, context: ProcessingContext, loop: RunnerLoop, settlements: Sequence[Settlement] = ()) -> Verdict:
+    def _run(self, context: ProcessingContext, loop: RunnerLoop) -> Verdict:
         with context.span_factory.start_as_current_span("workflow_execution"):
-            verdict = loop.run(settlements)
+            verdict = loop.run()
         recorder = context.metrics_recorder
         _log.debug(
             "[PARALLELIZER] a runner of %s left (%s); this process has run %d branches, %d tasks, %.3f s for it",
@@ -266,22 +246,17 @@ class EnhancedParallelProcessor:
         return Runner(flow_session_id, runner, f"{self.worker}/{uuid.uuid4().hex[:12]}", queue, self.worker)
 
 
-def _new_session(fork: Fork, signature: str) -> NewSession:
-    """What is opened: the first branch has run already, or it is ready with the other roots."""
-    context, plan, end = fork.context, fork.version.plan, fork.end
-    new = NewSession(
+def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
+    """What is opened: all that is known of the session, and what of it has been run."""
+    context, plan = fork.context, fork.version.plan
+    return NewSession(
         workflow=fork.version.workflow, version_id=fork.version.version_id, day=context.day, limit=context.limit,
         branch_timeout_seconds=context.branch_timeout_seconds, signature=signature, priority=fork.request.priority,
-        attempt=fork.attempt,
+        attempt=fork.attempt, most_sessions=most_sessions,
         queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
         open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
-        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload))],
-    )  # fmt: skip
-    if fork.first is None or end is None or fork.waits:
-        return new
-    return replace(
-        new, open_branches=len(plan.branches) - 1, ready=(), rows=encode_rows(end.rows), counts=end.counts,
-        results=[*new.results, *end.results], joins=join_steps(fork.first), outcome=end.outcome,
+        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload))], settlements=fork.settlements,
+        item_results_cap=context.settings.max_item_results_bytes,
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from orchestration.vocabulary import ItemCounts, TaskStatus
 TaskView = Mapping[str, object]
 
 STORED = b"@"
+#: The result of an action that returns nothing.
+NO_RESULT = b"null"
 
 
 def encode_result(value: object, *, most_bytes: int) -> bytes:
@@ -26,7 +28,7 @@ def encode_result(value: object, *, most_bytes: int) -> bytes:
     Raises: ActionError: it is not JSON (which part is not, is said), or larger than `most_bytes`.
     """
     if value is None:
-        return b"null"
+        return NO_RESULT
     try:
         text = orjson.dumps(value, default=_refuse, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError as error:

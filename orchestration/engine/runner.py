@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +11,8 @@ from typing import Protocol
 from config.celery_config import TOUR_SECONDS
 from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.context import ProcessingContext
-from orchestration.errors import ServiceUnreachable, StaleClaim
+from orchestration.engine.multiplex import Multiplexer
+from orchestration.errors import ServiceUnreachable, StaleClaim, WorkflowExecutionError
 from orchestration.state.client import RedisError
 from orchestration.state.live import Runner
 from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
@@ -26,6 +28,8 @@ UNREACHABLE = (ServiceUnreachable, RedisError)
 HAND_BACK_US = 1_000_000
 #: Slot time is charged to the session in portions of at least this.
 CHARGE_NS = 10_000_000
+#: Verdicts after which the runner is still registered.
+STAYS = (Verdict.GO, Verdict.HOLD, Verdict.DRAIN)
 
 
 class Links(Protocol):
@@ -54,58 +58,75 @@ class RunnerLoop:
         self._runner = runner
         self._processor = processor
         self._links = links
+        self._settling = threading.Lock()
         self._calls = 0
         self._began = self._sliced = self._ticked = self._charged = time.monotonic_ns()
+        self._async: Multiplexer | None = None
+        #: Permits to take beyond those of branches that run: more and more while all that comes is async.
+        self._more = 1
+        self._drains = False
 
-    def run(self, settlements: Sequence[Settlement] = ()) -> Verdict:
+    def run(self) -> Verdict:
         """Run until the runner has left; returns why.
 
-        Args: settlements: what the caller has to settle at once.
         Raises: what a service that stays away makes of a call; claims held go back first, if Redis answers.
         """
-        while True:
-            answer = self.settle(settlements)
-            if answer.verdict is not Verdict.GO:
-                return answer.verdict
-            settlements = []
-            for claim in answer.claims:
-                self._context.active_branches[claim.unit] = claim
-                try:
-                    settlements.append(self._processor.process_task_and_branches_parallel(claim))
-                except StaleClaim as stale:
-                    _log.warning("[BRANCH_PROCESSOR] %s", stale)
-                except UNREACHABLE:
-                    self._hand_back(answer.claims)
-                    raise
-                finally:
-                    del self._context.active_branches[claim.unit]
+        held: Sequence[Claim] = ()
+        settlements: list[Settlement] = []
+        try:
+            while True:
+                answer = self.settle(settlements)
+                if answer.verdict not in STAYS:
+                    return answer.verdict
+                self._drains = self._drains or answer.verdict is Verdict.DRAIN
+                held = self._start_async(answer.claims)
+                if not held and self._async is None:
+                    raise WorkflowExecutionError(f"runner {self._runner.runner} holds what nobody runs")
+                settlements = self._work(held)
+                held = ()
+        except UNREACHABLE:
+            finished, running = self._cancel_async()
+            self._hand_back(finished, [*held, *running])
+            raise
+        finally:
+            self._cancel_async()
 
     def settle(self, settlements: Sequence[Settlement], mode: Mode | None = None) -> Next:
         """One call of `settle_branch`, and what its answer asks to publish."""
+        running = self._async.running if self._async is not None else 0
+        with self._settling:
+            return self._call(settlements, mode or self._mode(time.monotonic_ns()), self._wanted(running))
+
+    def _call(self, settlements: Sequence[Settlement], mode: Mode, want: int) -> Next:
         now = time.monotonic_ns()
-        mode = mode or self._mode(now)
         elapsed = now - self._charged
         if elapsed < CHARGE_NS and mode is Mode.GO:
             elapsed = 0
         else:
             self._charged = now
         self._calls += 1
-        answer = self._context.stores.live.settle_branch(
-            self._runner, settlements, call=self._calls, mode=mode, elapsed_us=elapsed // 1000,
-            item_results_cap=self._context.settings.max_item_results_bytes,
+        context = self._context
+        answer = context.stores.live.settle_branch(
+            self._runner, settlements, call=self._calls, mode=mode, want=want,
+            chunks=context.chunks(self._runner.queue), elapsed_us=elapsed // 1000,
+            item_results_cap=context.settings.max_item_results_bytes,
         )  # fmt: skip
         if answer.publications:
             # before anything else: a runner that is registered and never published keeps a slot
             self._links.publish_runners(answer.publications)
         for unit in answer.refused:
-            session = self._context.flow_session_id
+            session = context.flow_session_id
             _log.warning("[PARALLELIZER] settlement of %s in %s refused: another attempt owns it", unit, session)
         if answer.verdict is Verdict.ENDED:
-            self._links.publish_completion(self._context.flow_session_id, answer.signature)
+            self._links.publish_completion(context.flow_session_id, answer.signature)
         return answer
 
+    def _wanted(self, running: int) -> int:
+        most = self._context.settings.runner_async_branches
+        return max(1, running, min(most, running + self._more))
+
     def _mode(self, now: int) -> Mode:
-        if self._links.stopping() or now - self._began > TOUR_SECONDS * 1e9:
+        if self._drains or self._links.stopping() or now - self._began > TOUR_SECONDS * 1e9:
             return Mode.LEAVE
         if now - self._ticked < TICK_NS:
             return Mode.GO
@@ -117,11 +138,67 @@ class RunnerLoop:
             return Mode.SLICE
         return Mode.TICK
 
-    def _hand_back(self, claims: Sequence[Claim]) -> None:
+    # Branches in this thread
+
+    def _work(self, held: Sequence[Claim]) -> list[Settlement]:
+        """Run what is not async, one after another, or wait for what is; returns what has ended."""
+        if not held:
+            assert self._async is not None
+            return self._async.wait(TICK_NS / 1e9)
+        if len(held) > 1:
+            # taken in the belief that they are async: others may run them while the first one runs
+            self._hand_on(held[1:])
+        if self._async is None:
+            return self._process(held[0])
+        with self._async.busy():
+            settlements = self._process(held[0])
+        return [*settlements, *self._async.take()]
+
+    def _process(self, claim: Claim) -> list[Settlement]:
+        self._context.active_branches[claim.unit] = claim
+        try:
+            return [self._processor.process_task_and_branches_parallel(claim)]
+        except StaleClaim as stale:
+            _log.warning("[BRANCH_PROCESSOR] %s", stale)
+            return []
+        finally:
+            del self._context.active_branches[claim.unit]
+
+    # Async branches beside them
+
+    def _start_async(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Start the branches that are async; returns the others."""
+        beside = [claim for claim in claims if self._processor.is_async(claim)]
+        if not beside:
+            self._more = 1
+            return claims
+        if self._async is None:
+            self._async = Multiplexer(self._processor, self._settle_only)
+        self._async.start(beside)
+        here = [claim for claim in claims if not self._processor.is_async(claim)]
+        self._more = 1 if here else 2 * len(claims)
+        return here
+
+    def _settle_only(self, settlements: Sequence[Settlement]) -> None:
+        """Settle what has ended beside a branch that keeps the runner busy; called by the loop's thread."""
+        assert self._async is not None
+        with self._settling:
+            self._call(settlements, Mode.GO, self._async.running + 1)
+
+    def _hand_on(self, claims: Sequence[Claim]) -> None:
+        with self._settling:
+            held = 1 + (self._async.running if self._async is not None else 0)
+            self._call([Settlement(claim, "back") for claim in claims], Mode.GO, held)
+
+    def _cancel_async(self) -> tuple[list[Settlement], list[Claim]]:
+        multiplexer, self._async = self._async, None
+        return multiplexer.cancel() if multiplexer is not None else ([], [])
+
+    def _hand_back(self, finished: Sequence[Settlement], claims: Sequence[Claim]) -> None:
         try:
             # later, since what stopped this runner may stop the next one too
             delayed = [Settlement(claim, "defer", delay_us=HAND_BACK_US, retry=claim.retry + 1) for claim in claims]
-            self.settle(delayed, Mode.LEAVE)
+            self.settle([*finished, *delayed], Mode.LEAVE)
         except Exception:  # noqa: BLE001 - the first error is the one to raise
             session = self._context.flow_session_id
             _log.warning(

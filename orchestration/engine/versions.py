@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import orjson
 
 from orchestration.definition import load_definition
 from orchestration.definition.payload import PayloadChecker
+from orchestration.engine.costs import CostBook
 from orchestration.errors import DefinitionError, Problem, UnknownWorkflow
 from orchestration.plan import Plan, compile_plan
 from orchestration.registry import load_actions
@@ -43,6 +44,8 @@ class Version:
     #: Actions whose results some expression reads, or the end of the session.
     reads: frozenset[str]
     payload_checker: PayloadChecker
+    #: What its actions have cost lately, in this process.
+    costs: CostBook = field(default_factory=CostBook, compare=False)
 
     @property
     def version_id(self) -> str:

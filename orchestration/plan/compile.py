@@ -35,6 +35,7 @@ def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> P
         limits=Limits(definition.limits.max_concurrent_branches, definition.limits.branch_timeout_seconds),
         output=None if definition.output is None else Template(definition.output),
         payload_schema=definition.payload_schema,
+        dispatches_by_chord=definition.dispatch == "chord",
     )
 
 

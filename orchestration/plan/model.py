@@ -129,6 +129,8 @@ class Plan:
     output: Template | None
     #: JSON Schema of the payload, or None.
     payload_schema: Mapping[str, object] | None = field(default=None, compare=False)
+    #: The end of all branches is found by a literal Celery chord.
+    dispatches_by_chord: bool = False
 
     @property
     def leaves(self) -> tuple[PlannedAction, ...]:

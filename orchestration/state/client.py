@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import redis
@@ -18,6 +20,9 @@ RedisError = redis.exceptions.RedisError
 
 _clients: dict[tuple[str, int], redis.Redis] = {}
 
+#: Calls that were sent and not answered, for each thread.
+MOST_DUE = 64
+_BROKEN: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 #: Every call is idempotent, so a lost reply is no reason to give up: about 20 s in all.
 _RETRIES, _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 14, 0.05, 2.0
 
@@ -37,11 +42,24 @@ def connect(url: str) -> redis.Redis:
     return client
 
 
+@dataclass(slots=True)
+class _Sent:
+    """A call whose reply has not been read."""
+
+    sha: str
+    source: str
+    arguments: Sequence[str | bytes | int | float]
+    answered: Callable[[Any], None]
+
+
 class ScriptCaller:
     """Calls scripts over a connection of the calling thread's own, without the client's pool.
 
     Saves 25 of 75 µs a call (measured with redis-py 8.1). What goes wrong on that connection is done again through the
     client, which retries: scripts are idempotent.
+
+    `send` does not wait for the reply: the bytes are with the kernel when it returns, so a process that is killed then
+    has lost nothing, and the steps of a linear branch need not wait for a round trip each.
     """
 
     def __init__(self, client: Any) -> None:
@@ -49,16 +67,14 @@ class ScriptCaller:
         self._own = threading.local()
 
     def call(self, sha: str, source: str, arguments: Sequence[str | bytes | int | float]) -> Any:
-        """Run a script and return its reply.
+        """Run a script and return its reply; what was sent before is answered first.
 
         Args: arguments: number of keys, keys, values.
         Raises: redis.exceptions.ResponseError: the script's own error.
         """
-        connection = getattr(self._own, "connection", None)
-        if connection is None:
-            pool = self._client.connection_pool
-            # not by the pool's own method, which counts: threads that come and go would use its maximum up
-            connection = self._own.connection = pool.connection_class(**pool.connection_kwargs)
+        if self._due:
+            self.await_replies()
+        connection = self._connection()
         try:
             connection.send_command("EVALSHA", sha, *arguments, check_health=False)
             return connection.read_response()
@@ -66,12 +82,84 @@ class ScriptCaller:
             return self._client.execute_command("EVAL", source, *arguments)
         except redis.exceptions.ResponseError:
             raise
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
+        except _BROKEN:
             connection.disconnect()  # the next call connects it anew
             return self._again(sha, source, arguments)
         except BaseException:
             connection.disconnect()  # a time limit raised here: the reply to come is not the next call's
             raise
+
+    def send(
+        self,
+        sha: str,
+        source: str,
+        arguments: Sequence[str | bytes | int | float],
+        answered: Callable[[Any], None],
+    ) -> None:
+        """Send a call of a script; its reply is read later by this thread, before its next call at the latest.
+
+        Args: answered: called with the reply, in the order of sending.
+        """
+        if len(self._due) >= MOST_DUE:
+            self.await_replies()
+        self._due.append(_Sent(sha, source, arguments, answered))
+        connection = self._connection()
+        try:
+            connection.send_command("EVALSHA", sha, *arguments, check_health=False)
+        except _BROKEN:
+            connection.disconnect()
+            self._repeat_due()
+        except BaseException:
+            connection.disconnect()
+            raise
+
+    def await_replies(self) -> None:
+        """Read the replies to all that this thread has sent.
+
+        Raises: redis.exceptions.RedisError: a script's own error, or Redis stays away; what was sent is forgotten.
+        """
+        due, connection = self._due, self._connection()
+        try:
+            while due:
+                try:
+                    reply = connection.read_response()
+                except redis.exceptions.NoScriptError:
+                    reply = self._client.execute_command("EVAL", due[0].source, *due[0].arguments)
+                due.popleft().answered(reply)
+        except _BROKEN:
+            connection.disconnect()
+            self._repeat_due()
+        except BaseException:
+            connection.disconnect()
+            due.clear()
+            raise
+
+    def _repeat_due(self) -> None:
+        """Do again what may not have arrived."""
+        due = self._due
+        try:
+            while due:
+                sent = due[0]
+                sent.answered(self._again(sent.sha, sent.source, sent.arguments))
+                due.popleft()
+        finally:
+            due.clear()
+
+    @property
+    def _due(self) -> deque[_Sent]:
+        try:
+            due: deque[_Sent] = self._own.due
+        except AttributeError:
+            due = self._own.due = deque()
+        return due
+
+    def _connection(self) -> Any:
+        connection = getattr(self._own, "connection", None)
+        if connection is None:
+            pool = self._client.connection_pool
+            # not by the pool's own method, which counts: threads that come and go would use its maximum up
+            connection = self._own.connection = pool.connection_class(**pool.connection_kwargs)
+        return connection
 
     def _again(self, sha: str, source: str, arguments: Sequence[str | bytes | int | float]) -> Any:
         try:

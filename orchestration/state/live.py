@@ -6,21 +6,22 @@ What must never happen here: a decision. Scripts make transitions, the engine de
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestration.state.client import ScriptCaller, connect
+from orchestration.state.clock import RedisClock
 from orchestration.state.keys import KeySpace
+from orchestration.state.rows import encode_rows
 from orchestration.state.scripts import Argument, load_script
 from orchestration.vocabulary import (
     Claim,
     ItemCounts,
     JoinCounts,
-    JoinStep,
     Mode,
     Next,
-    Outcome,
     Publication,
     Settlement,
     UnitKind,
@@ -62,14 +63,12 @@ class NewSession:
     priority: int = 0
     #: Of the branches in `ready`: 2 when the process died that had begun the first.
     attempt: int = 1
-    rows: bytes = b""
-    counts: Mapping[str, int] = field(default_factory=dict)
     results: Sequence[tuple[str, bytes]] = ()
     #: (branch, queue) of branches without predecessors.
     ready: Sequence[tuple[str, str]] = ()
-    #: Branches that count the branch which ran before the session was opened, with its outcome.
-    joins: Sequence[JoinStep] = ()
-    outcome: Outcome = Outcome.SUCCESS
+    #: What the caller has run before, alone, in this order; all on its queue.
+    settlements: Sequence[Settlement] = ()
+    item_results_cap: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +126,13 @@ class LiveState:
     def __init__(self, redis_url: str, namespace: str) -> None:
         self._url = redis_url
         self.space = KeySpace(namespace)
+        #: Redis's clock as this process knows it.
+        self.clock = RedisClock()
         self._client: Any = None
         self._scripts: ScriptCaller
         self._pid = 0
         self._settle = load_script("settle_branch")
+        self._checkpoint = load_script("checkpoint_step")
 
     @property
     def client(self) -> Any:
@@ -156,26 +158,24 @@ class LiveState:
     def open_session(self, runner: Runner, new: NewSession, lease_us: int) -> tuple[Verdict, tuple[Publication, ...]]:
         """Open a session with the caller as its first runner.
 
-        Returns: GO; QUEUED when as many sessions run as may; EXISTS when it is open already (nothing was changed); and
-            runners to publish.
+        Returns: GO; ENDED when all has been settled before; QUEUED when as many sessions run as may; EXISTS when it is
+            open already (nothing was changed); GONE when it was closed; and runners to publish.
         """
         rest: list[Argument] = []
-        for status, number in new.counts.items():
-            rest += (status, number)
         for action, result in new.results:
             rest += (action, result)
         for branch, queue in new.ready:
             rest += (branch, queue)
-        for join in new.joins:
-            rest += (join.branch, join.predecessors, join.queue, new.outcome.value)
+        for settlement in new.settlements:
+            _append_settlement(rest, settlement)
         reply = load_script("open_session")(
             self.scripts, self.space, rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
             worker=runner.worker, lease=lease_us, workflows=new.most_sessions, workflow=new.workflow,
             version=new.version_id, day=new.day,
             limit=new.limit, timeout=new.branch_timeout_seconds,
             weight=new.weight, priority=new.priority, attempt=new.attempt, open=new.open_branches,
-            signature=new.signature, queues=",".join(new.queues),
-            rows=new.rows, nc=len(new.counts), nr=len(new.results), nready=len(new.ready), njoins=len(new.joins),
+            signature=new.signature, queues=",".join(new.queues), cap=new.item_results_cap,
+            nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
 
@@ -202,48 +202,72 @@ class LiveState:
         call: int,
         mode: Mode = Mode.GO,
         want: int = 1,
-        chunk: int = 1,
+        chunks: str = "",
         elapsed_us: int = 0,
         item_results_cap: int = 0,
     ) -> Next:
         """Record how claims ended and learn what to do next, in one round trip.
 
         Args: call: rises by one with each call of this runner; a repeat gets the same answer.
-            want: permits to hold afterwards. chunk: most items in one claim. elapsed_us: slot time used since the
-            last call.
+            want: permits to hold afterwards. chunks: most items in one claim, as `,<action>=<n>,…,`; 1 for others.
+            elapsed_us: slot time used since the last call.
         Returns: what to do; `refused` names the units that belong to somebody else by now (nothing was written for
         them).
         """
         values: list[Argument] = [
-            runner.flow_session_id, runner.runner, runner.life, runner.queue, runner.worker, mode.value, want, chunk,
+            runner.flow_session_id, runner.runner, runner.life, runner.queue, runner.worker, mode.value, want, chunks,
             elapsed_us, call, item_results_cap, len(settlements),
         ]  # fmt: skip
         for settlement in settlements:
             _append_settlement(values, settlement)
+        before_ns = time.monotonic_ns()
         verdict, claims, publish, refused, signature = self._settle.run(self.scripts, self.space, values)
+        claimed = tuple(
+            _claim(claims[index].decode(), claims[index + 1].decode(), claims[index + 2].decode())
+            for index in range(0, len(claims), 3)
+        )
+        if claimed:
+            self.clock.observe(claimed[0].since_us, before_ns, time.monotonic_ns())
         return Next(
             Verdict(verdict.decode()),
-            tuple(_claim(claims[index].decode(), claims[index + 1].decode(), claims[index + 2].decode())
-                  for index in range(0, len(claims), 3)),
+            claimed,
             _publications(publish) if publish else (),
             frozenset(unit.decode() for unit in refused) if refused else frozenset(),
             signature.decode(),
         )  # fmt: skip
 
-    def checkpoint_step(
-        self, runner: Runner, claim: Claim | None, day: str, action: str, result: bytes, rows: bytes
-    ) -> bool:
-        """Keep the result of a settled step in the middle of a branch.
+    def flush_chunk(
+        self, runner: Runner, day: str, settlement: Settlement, item_results_cap: int
+    ) -> tuple[bool, tuple[Publication, ...]]:
+        """Settle the finished items of a chunk whose current item is slow; all behind that one are ready again.
 
-        Args: claim: the branch's, or None while the session is not open.
-        Returns: False when the branch belongs to somebody else; nothing was written.
+        Args: settlement: verb items, rest KEEP: its first item that has not ended stays claimed, as `kept_claim` says.
+        Returns: False when the chunk belongs to somebody else (nothing was written); runners to publish.
         """
-        reply = load_script("checkpoint_step").run(
-            self.scripts, self.space,
-            [runner.flow_session_id, claim.unit if claim else "", claim.value if claim else "", day, runner.worker,
-             action, result, rows],
-        )  # fmt: skip
-        return bool(reply)
+        values: list[Argument] = [runner.flow_session_id, runner.queue, day, runner.worker, item_results_cap]
+        _append_settlement(values, settlement)
+        done, publish = load_script("flush_chunk").run(self.scripts, self.space, values)
+        return bool(done), _publications(publish)
+
+    def send_checkpoint(
+        self, runner: Runner, claim: Claim | None, day: str, action: str, result: bytes, rows: bytes,
+        answered: Callable[[Any], None],
+    ) -> None:  # fmt: skip
+        """Send the result of a settled step in the middle of a branch, without waiting for the answer.
+
+        It is in the hands of the kernel when this returns: the death of this process does not undo it.
+        Args: claim: the branch's, or None while the session is not open. answered: called with 1, or with 0 when the
+            branch belongs to somebody else (nothing was written); at the latest in `await_checkpoints`.
+        """
+        values: list[Argument] = [
+            runner.flow_session_id, claim.unit if claim else "", claim.value if claim else "", day, runner.worker,
+            action, result, rows,
+        ]  # fmt: skip
+        self._checkpoint.send(self.scripts, self.space, values, answered)
+
+    def await_checkpoints(self) -> None:
+        """Every checkpoint that this thread has sent is answered."""
+        self.scripts.await_replies()
 
     def expire_runner(self, flow_session_id: str, runner: str, queue: str, worker: str) -> tuple[Publication, ...]:
         """Give up a runner of this worker whose process is dead; returns runners to publish."""
@@ -329,8 +353,16 @@ class LiveState:
 
     def now_us(self) -> int:
         """The time by Redis, the only clock of a session: µs since the epoch."""
+        before_ns = time.monotonic_ns()
         seconds, microseconds = self.client.time()
-        return int(seconds) * 1_000_000 + int(microseconds)
+        now_us = int(seconds) * 1_000_000 + int(microseconds)
+        self.clock.observe(now_us, before_ns, time.monotonic_ns())
+        return now_us
+
+    def keep_clock(self) -> None:
+        """The clock has been compared with Redis's lately."""
+        if not self.clock.is_fresh(time.monotonic_ns()):
+            self.now_us()
 
     # For onlookers
 
@@ -372,10 +404,20 @@ class LiveState:
         )
 
 
+def kept_claim(settlement: Settlement) -> Claim:
+    """The claim of the one item that `flush_chunk` leaves to the runner."""
+    claim, start = settlement.claim, settlement.claim.start + settlement.settled
+    life, attempt, _, _, ready_us, since_us = claim.value.split("|")
+    return replace(
+        claim, unit=f"c:{claim.name}:{start}", value=f"{life}|{attempt}|1|0|{ready_us}|{since_us}", retry=0,
+        start=start, count=1,
+    )  # fmt: skip
+
+
 def _append_settlement(values: list[Argument], settlement: Settlement) -> None:
     claim = settlement.claim
     counts, results = settlement.counts, settlement.results
-    values += (claim.unit, claim.value, settlement.verb, settlement.rows)
+    values += (claim.unit, claim.value, settlement.verb, encode_rows(settlement.rows))
     if counts:
         values.append(len(counts))
         for status, number in counts.items():
@@ -396,7 +438,10 @@ def _append_settlement(values: list[Argument], settlement: Settlement) -> None:
         case "expand":
             values += (settlement.size, settlement.max_concurrent)
         case "items":
-            values += (settlement.settled, settlement.item_results)
+            values += (
+                settlement.settled, settlement.item_results, settlement.rest.value, settlement.delay_us,
+                settlement.retry,
+            )  # fmt: skip
         case "defer":
             values += (settlement.delay_us, settlement.retry)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -66,6 +67,12 @@ class Script:
     def run(self, caller: ScriptCaller, space: KeySpace, values: list[Argument]) -> Any:
         """Run the script with values in the order of its header: for the hot path."""
         return caller.call(self.sha, self.source, [1, space.prefix, *values])
+
+    def send(
+        self, caller: ScriptCaller, space: KeySpace, values: list[Argument], answered: Callable[[Any], None]
+    ) -> None:
+        """Send a call of the script and go on; `answered` gets the reply, see `ScriptCaller.send`."""
+        caller.send(self.sha, self.source, [1, space.prefix, *values], answered)
 
 
 @cache

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-import time
 from typing import Any
 
 from orchestration.registry import action
@@ -21,14 +21,14 @@ def echo(value: Any = None) -> Any:
 
 
 @action("core.sleep")
-def sleep(seconds: float) -> None:
-    """Wait for so many seconds, in the process that runs the branch.
+async def sleep(seconds: float) -> None:
+    """Wait for so many seconds, beside other branches that wait.
 
     Raises: ValueError: `seconds` is negative.
     """
     if seconds < 0:
         raise ValueError(f"seconds is {seconds}; it can't be negative")
-    time.sleep(seconds)
+    await asyncio.sleep(seconds)
 
 
 @action("core.fail")

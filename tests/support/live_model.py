@@ -6,6 +6,7 @@ chose, and the model says whether that choice was allowed and what the state mus
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from orchestration.vocabulary import Outcome
@@ -61,6 +62,8 @@ class ModelSession:
 
     plan: dict[str, ModelBranch]
     limit: int
+    #: Of the fleet, on each queue.
+    slots: int = 1
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
@@ -98,11 +101,16 @@ class ModelSession:
             assert items.claimable, f"{unit} is claimed above the limit of its for_each"
             if unit in items.returned:
                 known = items.returned.pop(unit)
-                assert (attempt, count, retry) == (known.attempt, known.count, known.retry)
+                assert (attempt, count, retry) == (known.attempt, min(chunk, known.count), known.retry)
+                if known.count > count:
+                    rest = Unit(attempt, known.count - count, retry)
+                    items.returned[f"c:{action}:{int(start) + count}"] = rest
             else:
                 assert not items.returned, "chunks that came back go first"
                 assert int(start) == items.cursor
-                assert count == min(chunk, items.size - items.cursor)
+                left = items.size - items.cursor
+                sharing = min(self.limit, self.slots, items.most or self.limit)
+                assert count == min(chunk, left, max(1, math.ceil(left / (2 * sharing))))
                 assert (attempt, retry) == (1, 0)
                 items.cursor += count
             items.running += 1
@@ -150,6 +158,28 @@ class ModelSession:
             items.returned[f"c:{action}:{int(start) + number}"] = Unit(held.attempt, held.count - number, 0)
         if len(items.settled) == items.size:
             self._make_ready(items.queue, f"f:{action}", Unit(1, 1, 0))
+
+    def settle_items_and_defer(self, unit: str, number: int, retry: int) -> None:
+        """As `settle_items`, and the first item that has not ended is to be tried again later."""
+        held = self.claimed[unit]
+        self.settle_items(unit, number)
+        self.deferred[self._split_rest(unit, number, held)] = (self.queue_of(unit), Unit(held.attempt, 1, retry))
+
+    def flush(self, unit: str, number: int) -> None:
+        """As `settle_items`, and the first item that has not ended stays claimed, as a chunk of one."""
+        held = self.claimed[unit]
+        self.settle_items(unit, number)
+        self.items[unit[2:].rpartition(":")[0]].running += 1
+        self.claimed[self._split_rest(unit, number, held)] = Unit(held.attempt, 1, 0, held.life)
+
+    def _split_rest(self, unit: str, number: int, held: Unit) -> str:
+        """Take the first item out of what came back; returns its unit."""
+        action, start = unit[2:].rpartition(":")[::2]
+        first, returned = int(start) + number, self.items[action].returned
+        rest = returned.pop(f"c:{action}:{first}")
+        if rest.count > 1:
+            returned[f"c:{action}:{first + 1}"] = Unit(held.attempt, rest.count - 1, 0)
+        return f"c:{action}:{first}"
 
     def defer(self, unit: str, retry: int) -> None:
         """A unit is to be tried again later."""

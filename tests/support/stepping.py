@@ -13,7 +13,6 @@ from typing import Any
 
 from config.settings import Settings, load_settings
 from orchestration.channel.updater import Updater
-from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.context import ProcessingContext, Stores
 from orchestration.engine.finish import RunResult
 from orchestration.engine.processor import EnhancedParallelProcessor, Fork, RunRequest
@@ -99,7 +98,7 @@ class SteppingEngine:
         assert self.processor.open_fork(fork, "{}") is Verdict.GO
         context, live = fork.context, self.live
         runner = fork.runner
-        branches = EnhancedBranchProcessor(context, runner, self.processor.limit)
+        branches = self.processor.spawn_branch_processor(context, runner)
         held: list[Claim] = []
         settlements: list[Settlement] = []
         call = 0
@@ -123,7 +122,7 @@ class SteppingEngine:
                 publication = next(p for p in woken[0] if p.flow_session_id == session)
                 runner = self.processor._runner(session, publication.runner, publication.queue)
                 assert live.start_runner(runner, 60_000_000).verdict is Verdict.GO
-                branches = EnhancedBranchProcessor(context, runner, self.processor.limit)
+                branches = self.processor.spawn_branch_processor(context, runner)
                 settlements, call = [], 0
                 continue
             claim = held.pop(choose(held))

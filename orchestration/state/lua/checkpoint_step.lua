@@ -10,5 +10,5 @@
 
 if unit ~= '' and redis.call('HGET', own_key(session), unit) ~= value then return 0 end
 redis.call('HSET', results_key(session), action, result)
-if rows ~= '' then emit(session, day, worker, { rows }, {}) end
+if rows ~= '' then emit(session, day, worker, { rows }) end
 return 1

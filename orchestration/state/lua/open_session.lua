@@ -1,22 +1,38 @@
 -- Open a flow session: from here on its state lives in Redis. The caller becomes its first runner, <session>.0, and claims by
--- settle_branch. Called again for a session that is open, it changes nothing.
+-- settle_branch. What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a
+-- session that is open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature queues rows nc nr nready njoins lists*
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature queues cap nr nready n lists*
 --   workflows most sessions running at once (0: no limit); above it the session is queued, and no runner registered
 --   timeout   seconds that a branch may run
 --   attempt   of the branches that are ready: 2 when the first of them was begun before and its process died
---   open      branches of the plan that have not settled
+--   open      branches of the plan
 --   priority  0–9: a head start of 250 ms of virtual time for each
 --   signature what is published when the session has ended
 --   queues    all queues of the plan, with commas
---   rows      JSON array for the status channel, or ''
---   lists     (status, n) × nc, (action, result) × nr, (branch, queue) × nready, (branch, predecessors, queue, outcome) × njoins
--- INCLUDE: time ready permits slots emit
--- Reply: verdict (go · queued · exists · gone: it was closed), runners to publish (session, runner, queue, branch timeout)*
+--   cap       bytes of results of one for_each that are kept in Redis
+--   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
+--             order in which they could have been claimed; none when the session may be queued
+-- INCLUDE: time ready permits slots settle emit
+-- Reply: verdict (go · ended: all has been settled · queued · exists · gone: it was closed),
+--        runners to publish (session, runner, queue, branch timeout)*
 -- Refusals: none
--- Stream: one entry with the rows given
+-- Stream: one entry with the rows of the settlements
 
 local PRIORITY_WAIT = 10000000 -- µs by which a priority shortens the wait of a queued session
+
+-- take: a unit that is ready is not any more: it has been run.
+local function take(unit, value)
+  if string.sub(unit, 1, 2) ~= 'c:' then
+    redis.call('ZREM', ready_key(session, queue), unit .. '|1|1|0')
+    return
+  end
+  local action, start = string.match(unit, '^c:(.*):(%d+)$')
+  local count = string.match(value, '^[^|]*|%d+|(%d+)|')
+  redis.call('HINCRBY', items_key(session, action), 'running', 1)
+  redis.call('HSET', items_key(session, action), 'cursor', int(start + count))
+  show_items(session, action)
+end
 
 if redis.call('EXISTS', session_key(session)) == 1 then return { 'exists', {} } end
 if redis.call('EXISTS', closed_key(session)) == 1 then return { 'gone', {} } end
@@ -28,10 +44,6 @@ redis.call('HSET', key, 'status', queued and 'queued' or 'running', 'workflow', 
   'open', open, 'failed', 0, 'rseq', 0, 'queues', queues, 'signature', signature)
 redis.call('ZADD', sessions_open_key(), int(now), session)
 local at = lists
-for _ = 1, tonumber(nc) do
-  redis.call('HINCRBY', key, 'n:' .. ARGV[at], ARGV[at + 1])
-  at = at + 2
-end
 for _ = 1, tonumber(nr) do
   redis.call('HSET', results_key(session), ARGV[at], ARGV[at + 1])
   at = at + 2
@@ -40,18 +52,23 @@ for _ = 1, tonumber(nready) do
   make_ready(session, ARGV[at + 1], 'b:' .. ARGV[at] .. '|' .. attempt .. '|1|0')
   at = at + 2
 end
-for _ = 1, tonumber(njoins) do
-  count_join(session, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3])
-  at = at + 4
-end
-local blobs, publish = {}, {}
-if rows ~= '' then blobs[1] = rows end
-emit(session, day, worker, blobs, {})
 if queued then
   redis.call('ZADD', sessions_queued_key(), int(now - PRIORITY_WAIT * tonumber(priority)), session)
   return { 'queued', {} }
 end
+local blobs, publish = {}, {}
+for _ = 1, tonumber(n) do
+  take(ARGV[at], ARGV[at + 1])
+  local rows = settle(session, queue, at, tonumber(cap))
+  if rows ~= '' then blobs[#blobs + 1] = rows end
+  at = skip_settlement(at)
+end
+emit(session, day, worker, blobs)
 redis.call('ZADD', sessions_running_key(), int(now), session)
+if branches_settled > 0 and redis.call('HINCRBY', key, 'open', -branches_settled) == 0 then
+  redis.call('HSET', key, 'status', 'ended', 'ender', session .. '.0')
+  return { 'ended', {} }
+end
 redis.call('HSET', runners_key(session), session .. '.0', life .. '|0|1')
 redis.call('HSET', key, 'pub:' .. queue, 1)
 redis.call('ZADD', inflight_key(queue), int(now + tonumber(lease)), session .. '.0')

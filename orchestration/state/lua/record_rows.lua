@@ -6,5 +6,5 @@
 -- Refusals: none
 -- Stream: one entry with the rows
 
-emit(session, day, worker, { rows }, {})
+emit(session, day, worker, { rows })
 return 1

@@ -4,20 +4,21 @@
 -- change here, together. A settlement whose claim belongs to somebody else is refused and changes nothing. A repeated call
 -- (its reply was lost) has the number of the last one and gets the same reply.
 --
--- ARGV: session runner life queue worker mode want chunk elapsed call cap n settlements*
+-- ARGV: session runner life queue worker mode want chunks elapsed call cap n settlements*
 --   life         who runs: the runner in one delivery of its message; a later delivery has another
 --   mode         go: claim on · tick: give way to one owed ≥ 250 ms · slice: give way to one owed at all ·
 --                crowd: a message waits in the broker's queue, one runner in 40 ms gives way · leave: the worker stops
---   want         permits to hold after the call; chunk: most items of a for_each in one claim; elapsed: µs of the slot used and not yet charged
+--   want         permits to hold after the call; chunks: most items in one claim, ,<action>=<n>,… (1 where none is named); elapsed: µs of the slot used and not yet charged
 --   cap          bytes of results of one for_each that are kept in Redis
 --   settlements  n of them, as in shared/settle.lua
 -- INCLUDE: time ready permits slots claim settle emit
 -- Reply: verdict, claims (unit, value, info)*, runners to publish (session, runner, queue, branch timeout)*, refused units*, signature
---   verdict      go: run the claims · hold: nothing more now, finish what you hold · stop: nothing to claim, the runner has left ·
+--   verdict      go: run the claims · hold: nothing more now, finish what you hold · drain: others are owed the slot, or the
+--                worker stops; finish what you hold · stop: nothing to claim, the runner has left ·
 --                yield: it gave way and has left · ended: the session has ended, and by whoever reads this is to be completed ·
 --                gone: no such session, or the runner is not registered under this life
 -- Refusals: none
--- Stream: one entry with the rows given and the claims made
+-- Stream: one entry with the rows given
 
 local GIVE_WAY_AFTER = 250000 -- µs owed; below it two sessions swap at every tick (measured: 19 messages a second against 6–8)
 
@@ -46,7 +47,7 @@ if coming == '1' then
   held = 0 -- its permit was taken when it was published; it holds no unit yet
 end
 
-local blobs, refused, claims, started, publish = {}, {}, {}, {}, {}
+local blobs, refused, claims, publish = {}, {}, {}, {}
 local at = settlements
 for _ = 1, tonumber(n) do
   if redis.call('HGET', own_key(session), ARGV[at]) == ARGV[at + 1] then
@@ -75,28 +76,29 @@ elseif mode == 'crowd' then
   if redis.call('SET', crowded_key(queue), runner, 'NX', 'PX', 40) then verdict = 'yield' end
 end
 if verdict == 'go' then
-  held = claim(session, workflow, queue, life, limit, tonumber(want), tonumber(chunk), held, before, claims, started)
+  held = claim(session, workflow, queue, life, limit, tonumber(want), chunks, held, before, claims)
   if #claims == 0 then
     if held > 0 then verdict = 'hold' else verdict = 'stop' end
   end
 elseif held > 0 and verdict ~= 'ended' then
-  verdict = 'hold'
+  verdict = 'drain'
 end
 
-if verdict == 'go' or verdict == 'hold' then
+local stays = verdict == 'go' or verdict == 'hold' or verdict == 'drain'
+if stays then
   set_held(workflow, runner, before, held)
   if held ~= before or coming == '1' then redis.call('HSET', runners_key(session), runner, life .. '|' .. held .. '|0') end
 else
   leave(session, workflow, runner, queue, worker, before)
 end
-emit(session, day, worker, blobs, started)
+emit(session, day, worker, blobs)
 touch_all(fields[4])
-hand_on_touched(session, workflow, publish, held < before or (verdict ~= 'go' and verdict ~= 'hold'))
+hand_on_touched(session, workflow, publish, held < before or not stays)
 
 local signature = ''
 if ended then signature = redis.call('HGET', session_key(session), 'signature') or '' end
 local reply = { verdict, claims, publish, refused, signature }
 local stored = cmsgpack.pack({ life .. '|' .. call, reply })
-if verdict == 'go' or verdict == 'hold' then redis.call('HSET', runners_key(session), runner .. ':call', stored)
+if stays then redis.call('HSET', runners_key(session), runner .. ':call', stored)
 else redis.call('SET', last_call_key(runner), stored, 'PX', 120000) end
 return reply

@@ -17,6 +17,7 @@ from orchestration.errors import ServiceUnreachable
 from orchestration.state.live import Runner
 from orchestration.store import sessions, workflows
 from orchestration.vocabulary import RunStatus, Verdict
+from tests.support.checkpoint import checkpoint
 from tests.support.journal import read_journal
 from tests.support.stepping import SteppingEngine
 
@@ -51,9 +52,8 @@ def test_a_linear_run_that_comes_again_goes_on_behind_its_checkpoints(engine: St
         payload="{}",
     )
     runner = engine.processor._runner(request.flow_session_id, "r", "branches")
-    day = sessions.load_session(engine.database, request.flow_session_id).session_day.isoformat()  # type: ignore[union-attr]
     for action in first.actions[:2]:  # the process died in the third step
-        engine.live.checkpoint_step(runner, None, day, action.name, b'+"done"', b"")
+        assert checkpoint(engine.live, runner, None, action.name, b'+"done"')
     fork = engine.processor.process_workflow_parallel(request)
     assert isinstance(fork, Fork)
     assert engine.processor.open_fork(fork, "{}") is Verdict.GO
@@ -127,7 +127,7 @@ def test_only_the_runner_that_ended_a_session_may_complete_it_again(engine: Step
     assert engine.live.start_runner(other, 1000).verdict is Verdict.REDUNDANT
 
 
-def test_an_end_that_can_not_be_recorded_does_not_run_the_last_step_again(
+def test_an_end_that_can_not_be_recorded_at_once_is_kept_in_redis(
     engine: SteppingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = tmp_path / "journal"
@@ -138,13 +138,12 @@ def test_an_end_that_can_not_be_recorded_does_not_run_the_last_step_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(sessions, "finish_session", unreachable)
-        with pytest.raises(ServiceUnreachable):
-            engine.processor.process_workflow_parallel(request)
-    fork = engine.processor.process_workflow_parallel(request)
+        fork = engine.processor.process_workflow_parallel(request)
     assert isinstance(fork, Fork)
-    engine.processor.open_fork(fork, "{}")
-    engine.processor.run_fork(fork)
-    assert engine.processor.complete_workflow(request.flow_session_id).status == "succeeded"
+    session = request.flow_session_id
+    assert engine.processor.open_fork(fork, "signature") is Verdict.ENDED
+    assert engine.links.completions == [(session, "signature")], "the completion is tried until it can be recorded"
+    assert engine.processor.complete_workflow(session).counts == {"succeeded": 2}
     assert executions(journal) == ["a", "b"]
 
 

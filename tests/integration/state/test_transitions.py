@@ -17,8 +17,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from orchestration.state.live import LiveState, NewSession, Runner
-from orchestration.vocabulary import Claim, JoinStep, Mode, Next, Outcome, Publication, Settlement, UnitKind, Verdict
+from orchestration.state.live import LiveState, NewSession, Runner, kept_claim
+from orchestration.vocabulary import (
+    Claim,
+    JoinStep,
+    Mode,
+    Next,
+    Outcome,
+    Publication,
+    Rest,
+    Settlement,
+    UnitKind,
+    Verdict,
+)
+from tests.support.checkpoint import checkpoint
 from tests.support.live_model import ModelBranch, ModelSession
 
 #: Modes whose effect does not depend on the time of day, so that an example can be repeated.
@@ -97,7 +109,7 @@ class Transitions(RuleBasedStateMachine):
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
         running = len(self.sessions) - len(self.queued)
-        self.sessions[session] = ModelSession(plan, limit)
+        self.sessions[session] = ModelSession(plan, limit, self.slots)
         if self.limit_sessions and (running >= self.limit_sessions or self.queued):
             assert (verdict, publications) == (Verdict.QUEUED, ())
             self.queued.append(session)
@@ -131,8 +143,9 @@ class Transitions(RuleBasedStateMachine):
         session = self.sessions[holder.runner.flow_session_id]
         chosen = data.draw(st.lists(st.sampled_from(sorted(holder.held)), unique=True)) if holder.held else []
         settlements = [self._settlement(data, session, holder.held[unit]) for unit in chosen]
+        chunks = f",{','.join(f'{name}={chunk}' for name in session.plan)}," if chunk > 1 else ""
         arguments: dict[str, object] = {
-            "mode": mode, "want": want, "chunk": chunk, "elapsed_us": data.draw(st.sampled_from([0, 1000, 300_000])),
+            "mode": mode, "want": want, "chunks": chunks, "elapsed_us": data.draw(st.sampled_from([0, 1000, 300_000])),
         }  # fmt: skip
         holder.calls += 1
         answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls, **arguments)  # type: ignore[arg-type]
@@ -180,8 +193,36 @@ class Transitions(RuleBasedStateMachine):
         assert answer.verdict is Verdict.HOLD
         assert not answer.claims
         self.published += answer.publications
-        assert not self.live.checkpoint_step(victim.runner, stale, "2026-01-01", "a", b"null", b"")
-        assert self.live.checkpoint_step(victim.runner, claim, "2026-01-01", "a", b"null", b"")
+        assert not checkpoint(self.live, victim.runner, stale, "a", b"null")
+        assert checkpoint(self.live, victim.runner, claim, "a", b"null")
+        kept = Settlement(stale, "items", rest=Rest.KEEP)
+        if claim.kind is UnitKind.CHUNK:
+            assert self.live.flush_chunk(victim.runner, "2026-01-01", kept, 0) == (False, ())
+
+    @precondition(lambda self: any(claim.count > 1 for h in self.holders.values() for claim in h.held.values()))
+    @rule(data=st.data())
+    def flush(self, data: st.DataObject) -> None:
+        """An item of a chunk is slow: what was finished before it is settled, what was not begun goes back."""
+        chunks = {
+            unit: holder
+            for _, holder in sorted(self.holders.items())
+            for unit, claim in holder.held.items()
+            if claim.count > 1
+        }
+        unit = data.draw(st.sampled_from(sorted(chunks)))
+        holder = chunks[unit]
+        claim = holder.held.pop(unit)
+        number = data.draw(st.integers(0, claim.count - 1))
+        settlement = Settlement(claim, "items", settled=number, counts={"succeeded": number}, rest=Rest.KEEP)
+        done, publications = self.live.flush_chunk(holder.runner, "2026-01-01", settlement, 0)
+        assert done
+        self.published += publications
+        self.sessions[holder.runner.flow_session_id].flush(unit, number)
+        left = kept_claim(settlement)
+        holder.held[left.unit] = left
+        before = self._dump()
+        assert self.live.flush_chunk(holder.runner, "2026-01-01", settlement, 0) == (True, ())
+        assert self._dump() == before
 
     @precondition(lambda self: self.holders)
     @rule(data=st.data())
@@ -349,7 +390,13 @@ class Transitions(RuleBasedStateMachine):
             session.defer(claim.unit, claim.retry + 1)
             return Settlement(claim, "defer", delay_us=0, retry=claim.retry + 1)
         if claim.kind is UnitKind.CHUNK:
-            number = data.draw(st.integers(1, claim.count))
+            number = data.draw(st.integers(0, claim.count))
+            if number < claim.count and data.draw(st.booleans()):
+                session.settle_items_and_defer(claim.unit, number, claim.retry + 1)
+                return Settlement(
+                    claim, "items", settled=number, counts={"succeeded": number}, rest=Rest.DEFER,
+                    retry=claim.retry + 1,
+                )  # fmt: skip
             session.settle_items(claim.unit, number)
             return Settlement(claim, "items", settled=number, counts={"succeeded": number})
         return self._finish(session, claim, data.draw(st.sampled_from(list(Outcome))))

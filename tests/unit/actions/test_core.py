@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from orchestration.registry import find_action, load_actions
@@ -25,9 +27,9 @@ def test_echo_returns_its_value_unchanged() -> None:
 
 
 def test_sleep_refuses_a_negative_time() -> None:
-    core.sleep(0)
+    asyncio.run(core.sleep(0))
     with pytest.raises(ValueError, match="negative"):
-        core.sleep(-1)
+        asyncio.run(core.sleep(-1))
 
 
 @pytest.mark.parametrize(

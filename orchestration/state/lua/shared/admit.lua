@@ -12,7 +12,7 @@ local function admit(publish)
     if fields[1] == 'queued' then
       redis.call('HSET', session_key(id), 'status', 'running', 'vtime', first_vtime(tonumber(fields[5])))
       redis.call('ZADD', sessions_running_key(), int(now), id)
-      emit(id, fields[3], '', { '[["s","running",1]]' }, {})
+      emit(id, fields[3], '', { '[["s","running",1]]' })
       touched = {}
       touch_all(fields[2])
       hand_on_touched(id, fields[4], publish, false)

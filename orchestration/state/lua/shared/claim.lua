@@ -2,8 +2,8 @@
 --   b:<branch>           a branch (of a for_each: its expansion)
 --   c:<action>:<start>   a chunk: `count` items of a for_each from `start` on
 --   f:<action>           the end of a for_each whose items have all settled
--- Appends to `claims`: unit, value in `own`, what the runner must know to go on; and to `started` what the status channel records.
--- Returns the permits held. Needs: time, ready, permits.
+-- Appends to `claims`: unit, value in `own`, what the runner must know to go on. Returns the permits held.
+-- Needs: time, ready, permits.
 
 local function joined(id, branch)
   local counts = redis.call('HMGET', joins_key(id), branch, branch .. ':F', branch .. ':K', branch .. ':U')
@@ -16,19 +16,40 @@ local function item_counts(id, action)
   return table.concat(c, ',')
 end
 
--- take_items: claim a chunk that came back, or up to `chunk` items at the cursor. Returns unit, attempt, count, retry.
-local function take_items(id, queue, action, chunk)
+-- chunk_of: most items of a for_each in one claim: <action>=<n> in `chunks`, which begins and ends with a comma.
+local function chunk_of(chunks, action)
+  local _, stop = string.find(chunks, ',' .. action .. '=', 1, true)
+  return stop and tonumber(string.match(chunks, '^%d+', stop + 1)) or 1
+end
+
+-- take_items: claim a chunk that came back, or items at the cursor; of either at most `chunk`, and towards the end no more
+-- than half of what is left for each of those that share it. Returns unit, attempt, count, retry.
+local function take_items(id, queue, action, chunk, limit)
   local key = items_key(id, action)
   local f = redis.call('HMGET', key, 'size', 'cursor', 'max', 'back')
   local size, cursor, most, back = tonumber(f[1]), tonumber(f[2]), tonumber(f[3]), tonumber(f[4])
   local unit, attempt, count, retry
   if back > 0 then
-    local member = redis.call('ZPOPMIN', returned_key(id, action))[1]
-    back = redis.call('HINCRBY', key, 'back', -1)
-    unit, attempt, count, retry = string.match(member, '^(.*)|(%d+)|(%d+)|(%d+)$')
+    local head = redis.call('ZPOPMIN', returned_key(id, action))
+    unit, attempt, count, retry = string.match(head[1], '^(.*)|(%d+)|(%d+)|(%d+)$')
+    count = tonumber(count)
+    if count > chunk then
+      local start = tonumber(string.match(unit, ':(%d+)$'))
+      local rest = 'c:' .. action .. ':' .. int(start + chunk) .. '|' .. attempt .. '|' .. int(count - chunk) .. '|' .. retry
+      redis.call('ZADD', returned_key(id, action), head[2], rest)
+      count = chunk
+    else
+      back = redis.call('HINCRBY', key, 'back', -1)
+    end
   else
     unit, attempt, retry = 'c:' .. action .. ':' .. int(cursor), '1', '0'
-    count = math.min(chunk, size - cursor)
+    local left = size - cursor
+    count = math.min(chunk, left)
+    if count > 1 then
+      local sharing = math.min(limit, tonumber(redis.call('GET', slots_total_key(queue)) or '1'))
+      if most > 0 then sharing = math.min(sharing, most) end
+      count = math.min(count, math.max(1, math.ceil(left / (2 * math.max(1, sharing)))))
+    end
     cursor = cursor + count
     redis.call('HSET', key, 'cursor', int(cursor))
   end
@@ -41,7 +62,7 @@ local function take_items(id, queue, action, chunk)
   return unit, attempt, count, retry
 end
 
-local function claim(id, workflow, queue, life, limit, want, chunk, held, before, claims, started)
+local function claim(id, workflow, queue, life, limit, want, chunks, held, before, claims)
   local ready, own = ready_key(id, queue), own_key(id)
   local used = redis.call('HLEN', own)
   while held < want do
@@ -53,7 +74,8 @@ local function claim(id, workflow, queue, life, limit, want, chunk, held, before
     local ready_at = int(tonumber(entry[2]))
     local unit, attempt, count, retry
     if string.sub(member, 1, 2) == 'i:' then
-      unit, attempt, count, retry = take_items(id, queue, string.sub(member, 3), chunk)
+      local action = string.sub(member, 3)
+      unit, attempt, count, retry = take_items(id, queue, action, chunk_of(chunks, action), limit)
     else
       unit, attempt, count, retry = string.match(member, '^(.*)|(%d+)|(%d+)|(%d+)$')
       redis.call('ZREM', ready, member)
@@ -68,7 +90,6 @@ local function claim(id, workflow, queue, life, limit, want, chunk, held, before
     claims[#claims + 1] = unit
     claims[#claims + 1] = value
     claims[#claims + 1] = info
-    if kind ~= 'f:' then started[#started + 1] = unit .. '|' .. attempt .. '|' .. retry .. '|' .. int(tonumber(count)) end
   end
   return held
 end

@@ -3,7 +3,9 @@
 --   unit, value, verb, rows, nc, (status, n) × nc, nr, (action, result) × nr, and what the verb takes:
 --   done    outcome, 1 if the session fails by it else 0, ns, (branch, predecessors, queue) × ns      a branch or the end of a for_each
 --   expand  size, most chunks at once (0: no limit)                                                  a for_each begins
---   items   n settled from the start on, results (JSON array or '')                                   a chunk; the rest goes back
+--   items   n settled from the start on, results (JSON array or ''), rest, delay µs, retry            a chunk
+--           rest: what becomes of the items that have not ended. back: they are ready again · defer: the first is tried again
+--           after the delay, as that retry · keep: the first stays claimed, as a chunk of one. All others are ready again
 --   defer   delay µs, number of the retry                                                            try again later
 --   back    –                                                                                         nothing was done
 -- rows: JSON array for the status channel, or ''. Needs: time, ready.
@@ -17,7 +19,8 @@ local function skip_settlement(at)
   place = place + 1 + 2 * tonumber(ARGV[place])
   place = place + 1 + 2 * tonumber(ARGV[place])
   if verb == 'done' then return place + 3 + 3 * tonumber(ARGV[place + 2]) end
-  if verb == 'expand' or verb == 'items' or verb == 'defer' then return place + 2 end
+  if verb == 'items' then return place + 5 end
+  if verb == 'expand' or verb == 'defer' then return place + 2 end
   return place
 end
 
@@ -46,9 +49,19 @@ local function mark_items(id, action, start, count)
   end
 end
 
-local function settle_items(id, queue, unit, count, attempt, ready_at, settled, results, cap)
+-- defer: a unit is to be tried again after `delay` µs.
+local function defer(id, queue, unit, attempt, count, retry, delay)
+  local due = now + tonumber(delay)
+  redis.call('ZADD', deferred_key(id), int(due), unit .. '|' .. attempt .. '|' .. int(count) .. '|' .. retry .. '|' .. queue)
+  local first = tonumber(redis.call('ZSCORE', delayed_key(), id) or 'inf')
+  if due < first then redis.call('ZADD', delayed_key(), int(due), id) end
+end
+
+local function settle_items(id, queue, unit, value, place, cap)
   local action, start = string.match(unit, '^c:(.*):(%d+)$')
-  start = tonumber(start)
+  local life, attempt, count, ready_at, since = string.match(value, '^([^|]*)|(%d+)|(%d+)|%d+|(%d+)|(%d+)$')
+  local settled, results, rest = tonumber(ARGV[place]), ARGV[place + 1], ARGV[place + 2]
+  start, count = tonumber(start), tonumber(count)
   local key = items_key(id, action)
   local f = redis.call('HMGET', key, 'size', 'max', 'n:succeeded', 'n:failed', 'n:timed_out', 'n:skipped', 'n:cancelled')
   if settled > 0 then
@@ -59,10 +72,15 @@ local function settle_items(id, queue, unit, count, attempt, ready_at, settled, 
       else redis.call('HSET', key, 'spilled', 1) end
     end
   end
-  if settled < count then
-    put_back(id, queue, 'c:' .. action .. ':' .. int(start + settled), attempt, int(count - settled), '0', ready_at)
+  local first, left = start + settled, count - settled
+  if left > 0 and rest ~= 'back' then
+    local one = 'c:' .. action .. ':' .. int(first)
+    if rest == 'defer' then defer(id, queue, one, attempt, 1, ARGV[place + 4], ARGV[place + 3])
+    else redis.call('HSET', own_key(id), one, life .. '|' .. attempt .. '|1|0|' .. ready_at .. '|' .. since) end
+    first, left = first + 1, left - 1
   end
-  if tonumber(f[2]) > 0 then release_chunk(id, action) end
+  if left > 0 then put_back(id, queue, 'c:' .. action .. ':' .. int(first), attempt, int(left), '0', ready_at) end
+  if rest ~= 'keep' and tonumber(f[2]) > 0 then release_chunk(id, action) end
   local ended = 0
   for index = 3, 7 do ended = ended + (f[index] or 0) end
   if settled > 0 and ended == tonumber(f[1]) then finish_items(id, action, queue) end
@@ -95,7 +113,7 @@ local function settle(id, queue, at, cap)
     end
     branches_settled = branches_settled + 1
   elseif verb == 'items' then
-    settle_items(id, queue, unit, count, attempt, ready_at, tonumber(ARGV[place]), ARGV[place + 1], cap)
+    settle_items(id, queue, unit, value, place, cap)
   elseif verb == 'expand' then
     local action = string.sub(unit, 3)
     redis.call('HSET', items_key(id, action), 'queue', queue, 'size', ARGV[place], 'cursor', 0, 'running', 0,
@@ -104,10 +122,7 @@ local function settle(id, queue, at, cap)
     show_items(id, action)
   elseif verb == 'defer' then
     if string.sub(unit, 1, 2) == 'c:' then release_chunk(id, string.match(unit, '^c:(.*):%d+$')) end
-    local due = now + tonumber(ARGV[place])
-    redis.call('ZADD', deferred_key(id), int(due), unit .. '|' .. attempt .. '|' .. int(count) .. '|' .. ARGV[place + 1] .. '|' .. queue)
-    local first = tonumber(redis.call('ZSCORE', delayed_key(), id) or 'inf')
-    if due < first then redis.call('ZADD', delayed_key(), int(due), id) end
+    defer(id, queue, unit, attempt, count, ARGV[place + 1], ARGV[place])
   else
     put_back(id, queue, unit, attempt, int(count), retry, ready_at)
     if string.sub(unit, 1, 2) == 'c:' then release_chunk(id, string.match(unit, '^c:(.*):%d+$')) end

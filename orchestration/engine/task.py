@@ -1,0 +1,239 @@
+"""One task: does it start, with which inputs, how did it end, what is kept and recorded of it.
+
+A task is a generator that asks for the call of its action and is told what became of it: the same code serves actions
+that run in the runner's thread (`run_steps`) and async ones that run beside others (`run_steps_async`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import orjson
+
+from orchestration.definition.expressions import Scope
+from orchestration.engine.context import ProcessingContext
+from orchestration.engine.invoke import Call, CallContext, Invocation, TimeLimit, describe_error, invoke, invoke_async
+from orchestration.engine.results import (
+    NO_RESULT,
+    STORED,
+    encode_result,
+    ended_view,
+    keep_ended,
+    keep_success,
+    success_view,
+)
+from orchestration.errors import ActionError, ExpressionError
+from orchestration.plan import PlannedAction, decide
+from orchestration.registry import ActionSpec, find_action
+from orchestration.state.clock import Timeline
+from orchestration.state.rows import task_row
+from orchestration.store import results as stored_results
+from orchestration.vocabulary import NO_ITEM, JoinCounts, Outcome, TaskStatus
+
+_action_log = logging.getLogger("orchestration.action")
+_STATUS_OF_DECISION = {Outcome.SKIPPED: TaskStatus.SKIPPED, Outcome.UPSTREAM_FAILED: TaskStatus.UPSTREAM_FAILED}
+
+T = TypeVar("T")
+#: Asks for calls, is told what became of them, and returns a T.
+Steps = Generator[Call, Invocation, T]
+
+
+def run_steps(steps: Steps[T], limit: TimeLimit) -> T:
+    """Make the calls that `steps` asks for, in this thread."""
+    try:
+        call = next(steps)
+        while True:
+            call = steps.send(invoke(call, limit))
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+async def run_steps_async(steps: Steps[T], limit: TimeLimit) -> T:
+    """Make the calls that `steps` asks for, all of async actions, on this thread's event loop."""
+    try:
+        call = next(steps)
+        while True:
+            call = steps.send(await invoke_async(call, limit))
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+@dataclass(slots=True)
+class TaskEnd:
+    """How one task ended, or that it is to be tried again. Times by `time.monotonic_ns`."""
+
+    status: TaskStatus
+    #: Of a success: the result as JSON.
+    result: bytes = NO_RESULT
+    error: Mapping[str, object] | None = None
+    started_ns: int | None = None
+    finished_ns: int = 0
+    #: Milliseconds to wait before the next attempt, or None.
+    retry_after_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        self.finished_ns = self.finished_ns or time.monotonic_ns()
+
+
+class TaskProcessor:
+    """Runs tasks of one flow session."""
+
+    def __init__(self, context: ProcessingContext) -> None:
+        self._context = context
+        self._specs: dict[str, ActionSpec] = {}
+
+    def steps(
+        self,
+        action: PlannedAction,
+        joined: JoinCounts,
+        scope: Scope,
+        attempt: int,
+        retry: int,
+        item: int,
+        deadline_ns: int,
+    ) -> Steps[TaskEnd]:
+        """Run one task, or find that it does not start.
+
+        Args: attempt: 1, and one more for each crash. retry: after failures. deadline_ns: the branch's.
+        """
+        try:
+            status = self.starts(action, joined, scope, per_item=item != NO_ITEM)
+            if status is not None:
+                return TaskEnd(status)
+            inputs: Mapping[str, object] = action.inputs.render(scope)  # type: ignore[assignment]  # checked: a mapping
+            spec = self.spec(action.uses)
+        except (ExpressionError, ActionError) as error:
+            now = time.monotonic_ns()
+            return TaskEnd(
+                TaskStatus.FAILED, error=describe_error(error, attempt + retry), started_ns=now, finished_ns=now
+            )
+        left = (deadline_ns - time.monotonic_ns()) / 1e9
+        own = action.timeout_seconds
+        seconds = left if own is None or left < own else own
+        call = yield Call(spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds)
+        self._context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
+        if call.status is TaskStatus.SUCCEEDED:
+            try:
+                result = encode_result(call.value, most_bytes=self._context.settings.max_stored_result_bytes)
+            except ActionError as error:
+                call = Invocation(TaskStatus.FAILED, call.started_ns, call.finished_ns, error=error)
+            else:
+                return TaskEnd(call.status, result, None, call.started_ns, call.finished_ns)
+        assert call.error is not None
+        end = TaskEnd(
+            call.status, error=self._describe(action, call, attempt + retry, seconds), started_ns=call.started_ns,
+            finished_ns=call.finished_ns,
+        )  # fmt: skip
+        out_of_branch_time = call.status is TaskStatus.TIMED_OUT and seconds is left
+        if not out_of_branch_time and action.retry.allows(retry + 1, call.error):
+            end.retry_after_ms = action.retry.delay_before(retry + 2)
+        return end
+
+    def starts(self, action: PlannedAction, joined: JoinCounts, scope: Scope, *, per_item: bool) -> TaskStatus | None:
+        """None when the action runs, else what it becomes without running.
+
+        Raises: ExpressionError: its condition.
+        """
+        if not per_item:
+            decision = decide(action.rule, joined)
+            if decision is not None:
+                return _STATUS_OF_DECISION[decision]
+        condition = action.condition
+        if condition is None or condition.uses_item != per_item:
+            return None
+        return None if condition.evaluate(scope) else TaskStatus.SKIPPED
+
+    def given_up(self, attempt: int) -> TaskEnd | None:
+        """The end of a task that has taken too many processes down; None for any other."""
+        most = self._context.settings.max_branch_crashes
+        if attempt <= most:
+            return None
+        error = ActionError(f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={most})")
+        now = time.monotonic_ns()
+        return TaskEnd(TaskStatus.FAILED, error=describe_error(error, attempt), started_ns=now, finished_ns=now)
+
+    def spec(self, uses: str) -> ActionSpec:
+        """The action that a definition calls so.
+
+        Raises: ActionError: it is not known here.
+        """
+        spec = self._specs.get(uses)
+        if spec is None:
+            spec = self._specs[uses] = find_action(uses)
+        return spec
+
+    # What is kept and recorded
+
+    def keep(self, action: PlannedAction, task: TaskEnd, attempt: int) -> bytes:
+        """What Redis keeps of a task; a result too large for it goes to PostgreSQL first."""
+        context = self._context
+        read = action.name in context.reads
+        if task.status is not TaskStatus.SUCCEEDED:
+            if read:
+                context.remember(action.name, ended_view(task.status.value, task.error))
+            return keep_ended(task.status, task.error)
+        if read:
+            context.remember(action.name, success_view(orjson.loads(task.result)))
+        if len(task.result) <= context.settings.max_result_bytes:
+            return keep_success(task.result)
+        self._store(action, NO_ITEM, task.result, attempt)
+        return STORED
+
+    def keep_item(self, action: PlannedAction, task: TaskEnd, index: int, attempt: int) -> bytes:
+        """What Redis keeps of an item: its result, or null."""
+        if task.status is not TaskStatus.SUCCEEDED:
+            return NO_RESULT
+        if len(task.result) > self._context.settings.max_result_bytes:
+            self._store(action, index, task.result, attempt)
+        return task.result
+
+    def row(
+        self, action: PlannedAction, task: TaskEnd, attempt: int, sequence: int, item: int, timeline: Timeline
+    ) -> list[object]:
+        """The row that tells how the task ended, or that it waits for its next attempt."""
+        result: bytes | None = None
+        if task.status is TaskStatus.SUCCEEDED or task.result is not NO_RESULT:
+            result = task.result
+            if len(result) > self._context.settings.max_result_bytes:
+                result = orjson.dumps({"$stored": True, "size_bytes": len(result)})
+        waits = task.retry_after_ms is not None
+        started_us, finished_us = timeline.span_us(task.started_ns or task.finished_ns, task.finished_ns)
+        return task_row(
+            action.name, TaskStatus.PENDING if waits else task.status, attempt, sequence, action.queue, item=item,
+            started_us=None if task.started_ns is None else started_us, finished_us=None if waits else finished_us,
+            result=result, error=orjson.dumps(task.error) if task.error else None,
+        )  # fmt: skip
+
+    def _store(self, action: PlannedAction, item: int, result: bytes, attempt: int) -> None:
+        context = self._context
+        stored_results.put_result(
+            context.stores.database, context.flow_session_id, context.day, action.name, item, result, attempt
+        )
+
+    def _call_context(self, action: PlannedAction, attempt: int, item: int) -> CallContext:
+        context = self._context
+        place = action.name if item == NO_ITEM else f"{action.name}:{item}"
+        ids = {"flow_session_id": context.flow_session_id, "workflow_id": context.plan.workflow, "task_id": place}
+        return CallContext(
+            context.flow_session_id, context.plan.workflow, action.name, None if item == NO_ITEM else item, attempt,
+            f"{context.flow_session_id}/{place}", logging.LoggerAdapter(_action_log, ids),
+        )  # fmt: skip
+
+    def _describe(self, action: PlannedAction, call: Invocation, attempt: int, seconds: float) -> Mapping[str, object]:
+        assert call.error is not None
+        if call.status is TaskStatus.TIMED_OUT:
+            limit = "timeout_seconds"
+            if seconds != action.timeout_seconds:
+                limit, seconds = "the branch timeout", self._context.branch_timeout_seconds
+            return {
+                "type": type(call.error).__name__,
+                "message": f"it ran longer than {seconds:g} s ({limit})",
+                "attempt": attempt,
+            }
+        return describe_error(call.error, attempt)
