@@ -10,7 +10,6 @@ Exit code: 0 when every figure agrees, 1 when one differs, else that of `paralle
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -20,27 +19,29 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for what the demos share
 
-from config.settings import load_settings
+from demonstration import (
+    Figures,
+    chosen_folder,
+    console,
+    data_dir_of,
+    end_with,
+    own_data_inside,
+    print_comparison,
+    print_some,
+    reports_of,
+    run_workflow,
+)
 
 HERE = Path(__file__).resolve().parent
-Figures = dict[str, Any]
-console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
-    # A stack of its own: its workers must know the actions beside this file.
-    data_dir = load_settings().data_dir.resolve() / "folder-audit"
-    try:
-        payload = what_to_audit(data_dir)
-    except OSError as error:
-        console.print(f"Can't audit this folder: {error}", markup=False, style="red")
-        return 2
+    data_dir = data_dir_of("folder-audit")
+    payload = what_to_audit(data_dir)
     console.print(f"Auditing [bold]{payload['pattern']}[/] in [bold]{payload['folder']}[/]")
-    code, run = run_workflow(payload, data_dir)
+    code, run = run_workflow(HERE, "folder_audit_actions", payload, data_dir)
     if run is None or run["status"] != "succeeded":
         return code or 1
 
@@ -67,17 +68,13 @@ def main() -> int:
 
 def what_to_audit(data_dir: Path) -> dict[str, Any]:
     """The payload: `FOLDER`, or the standard library without what was installed beside it."""
-    own = os.environ.get("FOLDER")
-    folder = Path(own).expanduser().resolve(strict=True) if own else Path(sysconfig.get_path("stdlib")).resolve()
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file")
+    own = chosen_folder()
+    folder = own or Path(sysconfig.get_path("stdlib")).resolve()
     exclude = [] if own else ["/site-packages", "/dist-packages"]
-    if data_dir.is_relative_to(folder):  # our own database would change while we look at it
-        exclude.append(f"/{data_dir.parent.relative_to(folder).as_posix()}")
     payload: dict[str, Any] = {
         "folder": str(folder),
         "pattern": "*" if own else "*.py",
-        "exclude": exclude,
+        "exclude": exclude + own_data_inside(folder, data_dir),
         "reports": str(reports_of(data_dir, str(folder))),
     }
     earlier = last_manifest(data_dir, str(folder))
@@ -86,30 +83,8 @@ def what_to_audit(data_dir: Path) -> dict[str, Any]:
     return payload
 
 
-def reports_of(data_dir: Path, folder: str) -> Path:
-    return data_dir / "reports" / hashlib.sha256(folder.encode()).hexdigest()[:12]
-
-
 def last_manifest(data_dir: Path, folder: str) -> Path:
     return reports_of(data_dir, folder) / "last-manifest.sha256"
-
-
-def run_workflow(payload: dict[str, Any], data_dir: Path) -> tuple[int, Figures | None]:
-    """Run `parallelizer run` with our actions; the live view goes to the terminal, the result comes back as JSON."""
-    python_path = os.pathsep.join(part for part in (str(HERE), os.environ.get("PYTHONPATH")) if part)
-    command = [
-        sys.executable, "-m", "parallelizer.cli.main", "run", str(HERE / "workflow.yaml"),
-        "--payload", json.dumps(payload), "--data-dir", str(data_dir), "--follow", "--json",
-    ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": python_path, "ACTION_MODULES": "folder_audit_actions"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        while True:
-            try:
-                output, _ = process.communicate()
-                break
-            except KeyboardInterrupt:
-                continue  # Ctrl-C went to the command too, which ends the run in its own way
-    return process.returncode, json.loads(output) if output.strip() else None
 
 
 def figures_of_workflow(summary: Figures) -> Figures:
@@ -225,26 +200,6 @@ def figures(
     return found
 
 
-def print_comparison(columns: dict[str, Figures]) -> int:
-    """Print every figure from every source side by side; return how many differ."""
-    table = Table(
-        title="The workflow's figures, and the same ones computed without it", title_justify="left", box=SIMPLE_HEAD
-    )
-    table.add_column("figure", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    differing = 0
-    for figure in columns["workflow"]:
-        values = [column[figure] for column in columns.values()]
-        agree = len(set(values)) == 1
-        differing += not agree
-        shown = [f"{value:,}" if isinstance(value, int) else f"{value[:6]}…{value[-6:]}" for value in values]
-        table.add_row(figure, *shown, "[green]equal[/]" if agree else "[red]differs[/]")
-    console.print(table)
-    return differing
-
-
 def print_findings(summary: Figures) -> None:
     findings = {
         "Can't be read": summary["manifest"]["unreadable"],
@@ -252,12 +207,10 @@ def print_findings(summary: Figures) -> None:
         "New since the last run": (summary["verification"] or {}).get("new", []),
     }
     for title, paths in findings.items():
-        if paths:
-            more = f" … and {len(paths) - 5:,} more" if len(paths) > 5 else ""
-            console.print(f"{title}: {', '.join(paths[:5])}{more}", markup=False)
+        print_some(title, paths)
     if summary["duplicates_report"]:
         console.print(f"Equal files are listed in {summary['duplicates_report']}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)
