@@ -10,7 +10,7 @@ ARGS ?=
 export FOLDER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-integration test-cluster bench lint format lock venv clean
+.PHONY: help demo demo-links test test-unit test-integration test-cluster bench lint format lock venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ help: ## Show this list
 
 demo: $(READY) ## Run a real workflow, live: audit a folder (FOLDER=… for your own)
 	@$(BIN)/python examples/folder-audit/demo.py
+
+demo-links: $(READY) ## Find the broken links of the installed Python manual (FOLDER=… for other HTML pages)
+	@$(BIN)/python examples/link-check/demo.py
 
 test: $(READY) ## Run unit, integration and cluster tests, and the benchmark in its smallest size
 	@$(BIN)/python -m pytest tests/unit tests/integration tests/cluster tests/performance $(wildcard tests/docs) $(ARGS)

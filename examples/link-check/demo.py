@@ -58,7 +58,7 @@ def main(manuals: Path = MANUALS) -> int:
     if folder is None:
         console.print(HOW_TO_GET_IT, markup=False)
         return 0
-    payload = {
+    payload: dict[str, Any] = {
         "folder": str(folder),
         "pattern": "*.html",
         "exclude": own_data_inside(folder, data_dir),

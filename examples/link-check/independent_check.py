@@ -12,7 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+#: Where links are resolved as if the folder were there: one that leaves the folder does not come back by its real name.
+_ROOT = "/-the-folder-"
 
 _NOT_MARKUP = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"""<([a-z][^\s/>]*)((?:[^>"']|"[^"]*"|'[^']*')*)>""", re.IGNORECASE)
@@ -39,7 +42,7 @@ def independent_figures(folder: str, pattern: str, exclude: Sequence[str]) -> di
     total = external = without_file = without_anchor = 0
     broken: set[tuple[str, str]] = set()
     for page_path, hrefs in links.items():
-        base = Path(page_path).as_uri()
+        base = f"file://{_ROOT}/{quote(os.path.relpath(page_path, folder))}"
         for href in hrefs:
             total += 1
             before, _, fragment = href.strip(" \t\n\r\f").partition("#")
@@ -47,7 +50,7 @@ def independent_figures(folder: str, pattern: str, exclude: Sequence[str]) -> di
                 external += 1
                 continue
             path, fragment = _path(base, before), unquote(fragment)
-            file = None if before.startswith("/") else _file_shown(path, folder)
+            file = _file_shown(path, folder)
             if file is None:
                 without_file += 1
             elif fragment.lower() not in ("", "top") and fragment not in anchors.get(file, {fragment}):
@@ -110,7 +113,10 @@ def _path(base: str, url: str) -> str:
 @cache
 def _file_shown(path: str, folder: str) -> str | None:
     """The file of the folder that a server would show for a path, or None; one behind a link to a folder is not its."""
-    index = os.path.join(path, "index.html")
-    file = index if os.path.isfile(index) else path
-    inside = file.startswith(folder + "/") and os.path.realpath(os.path.dirname(file)) == os.path.dirname(file)
-    return file if inside and os.path.isfile(file) else None
+    if not f"{path}/".startswith(f"{_ROOT}/"):
+        return None
+    file = folder + path.removeprefix(_ROOT)
+    index = os.path.join(file, "index.html")
+    file = index if os.path.isfile(index) else file
+    behind_link = os.path.realpath(os.path.dirname(file)) != os.path.dirname(file)
+    return file if os.path.isfile(file) and not behind_link else None

@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,8 @@ from link_check_pages import EXTERNAL, GOOD, NO_ANCHOR, NO_FILE, Index, judge, r
 from orchestration.registry import action
 from parallelizer.actions.files import open_inside
 
-Checked = dict[str, Any]
+#: What `check` returns.
+Checked = Mapping[str, Any]
 
 
 @action("link_check.collect")
@@ -41,7 +42,7 @@ def collect(folder: str, page: str, work: str) -> dict[str, Any]:
 
 
 @action("link_check.index")
-def index(folder: str, collected: list[dict[str, Any] | None] | None, work: str) -> dict[str, Any]:
+def index(folder: str, collected: Sequence[Mapping[str, Any] | None] | None, work: str) -> dict[str, Any]:
     """Write one index of all files of the folder, and of the anchors of all pages that were parsed.
 
     Args: collected: one entry for each page, None where it could not be parsed.
@@ -79,7 +80,9 @@ def check(page: str, index: str, work: str) -> Checked:
 
 
 @action("link_check.summary")
-def summary(listed: list[dict[str, Any]], indexed: list[str], checked: list[Checked | None] | None) -> dict[str, Any]:
+def summary(
+    listed: Sequence[Mapping[str, Any]], indexed: Sequence[str], checked: Sequence[Checked | None] | None
+) -> dict[str, Any]:
     """Add everything up.
 
     Args: listed: all pages. indexed: those that were parsed. checked: one entry for each of these, None where the
@@ -110,7 +113,7 @@ def summary(listed: list[dict[str, Any]], indexed: list[str], checked: list[Chec
 
 
 @action("link_check.report")
-def report(checked: list[Checked | None], reports: str) -> str:
+def report(checked: Sequence[Checked | None], reports: str) -> str:
     """Write down what is broken, a paragraph for each target with the pages that link to it; returns the path."""
     path = Path(reports) / "broken-links.txt"
     paragraphs = [
