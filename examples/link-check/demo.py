@@ -32,7 +32,7 @@ from demonstration import (
     run_workflow,
 )
 from independent_check import independent_figures
-from link_check_actions import check, collect, index, summary
+from link_check_actions import check, collect, index, links_in_words, summary
 from link_check_pages import UnparsablePage
 
 from parallelizer.actions.files import list_files
@@ -136,7 +136,9 @@ def figures_of(found: Figures) -> Figures:
 def print_findings(found: Figures, report: str | None) -> None:
     print_some("Can't be parsed", found["unparsable"])
     print_some("Could not be checked", found["unchecked"])
-    targets = [f"{entry['target']} ({entry['links']:,} links, {entry['reason']})" for entry in found["broken_targets"]]
+    targets = [
+        f"{entry['target']} ({links_in_words(entry['links'])}, {entry['reason']})" for entry in found["broken_targets"]
+    ]
     print_some("Broken", targets)
     if report:
         console.print(f"All of them, with the pages that have them, are listed in {report}", markup=False)

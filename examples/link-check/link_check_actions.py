@@ -118,7 +118,7 @@ def report(checked: Sequence[Checked | None], reports: str) -> str:
     path = Path(reports) / "broken-links.txt"
     paragraphs = [
         "\n".join([
-            f"{sum(pages.values()):,} links to {target} ({reason}), from:",
+            f"{links_in_words(sum(pages.values()))} to {target} ({reason}), from:",
             *(f"  {page}" + (f" ({links:,} times)" if links > 1 else "") for page, links in pages.items()),
         ])
         for target, reason, pages in by_frequency(page for page in checked if page is not None)
@@ -147,6 +147,11 @@ def by_frequency(checked: Iterable[Checked]) -> list[tuple[str, str, dict[str, i
             pages[page["page"]] = pages.get(page["page"], 0) + entry["links"]
     rows = [(target, reason, pages) for (target, reason), pages in found.items()]
     return sorted(rows, key=lambda row: (-sum(row[2].values()), row[0]))
+
+
+def links_in_words(links: int) -> str:
+    """As in `1 link`, `1,449 links`."""
+    return f"{links:,} link" if links == 1 else f"{links:,} links"
 
 
 def files_in(folder: str) -> Iterable[str]:

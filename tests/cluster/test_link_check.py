@@ -122,6 +122,7 @@ def test_every_link_is_judged_by_the_rules_and_an_unparsable_page_fails_alone(
     assert run["counts"]["failed"] == 1
     report = Path(run["output"]["report"]).read_text(encoding="utf-8")
     assert report.startswith("4 links to gone.html (no file), from:\n  guide/start.html\n  index.html (3 times)\n\n")
+    assert "\n\n1 link to guide/gone.html (no file), from:\n  index.html\n\n" in report
     assert [path.name for path in tmp_path.iterdir()] == ["broken-links.txt"], "the work folder is still there"
 
 
