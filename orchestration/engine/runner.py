@@ -64,6 +64,8 @@ class RunnerLoop:
         self._async: Multiplexer | None = None
         #: Permits to take beyond those of branches that run: more and more while all that comes is async.
         self._more = 1
+        #: The last call gave as many async branches as were wanted: there may be more, to be asked for at once.
+        self._got_all = False
         self._drains = False
 
     def run(self) -> Verdict:
@@ -94,6 +96,7 @@ class RunnerLoop:
     def settle(self, settlements: Sequence[Settlement], mode: Mode | None = None) -> Next:
         """One call of `settle_branch`, and what its answer asks to publish."""
         running = self._async.running if self._async is not None else 0
+        self._more = max(1, min(self._more, self._context.settings.runner_async_branches - running))
         with self._settling:
             return self._call(settlements, mode or self._mode(time.monotonic_ns()), self._wanted(running))
 
@@ -144,7 +147,7 @@ class RunnerLoop:
         """Run what is not async, one after another, or wait for what is; returns what has ended."""
         if not held:
             assert self._async is not None
-            return self._async.wait(TICK_NS / 1e9)
+            return self._async.take() if self._got_all else self._async.wait(TICK_NS / 1e9)
         if len(held) > 1:
             # taken in the belief that they are async: others may run them while the first one runs
             self._hand_on(held[1:])
@@ -169,6 +172,7 @@ class RunnerLoop:
     def _start_async(self, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Start the branches that are async; returns the others."""
         beside = [claim for claim in claims if self._processor.is_async(claim)]
+        self._got_all = len(beside) >= self._more
         if not beside:
             self._more = 1
             return claims
