@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     base_retry_delay_ms: int = Field(100, ge=1, le=60_000, description="First wait between them; doubles each time.")
     status_batch_rows: int = Field(5000, ge=1, le=100_000, description="Most rows in one write to PostgreSQL.")
 
+    status_stream_max_bytes: int = Field(
+        67_108_864, ge=1_048_576, le=68_719_476_736,
+        description="Status updates that may wait in Redis; beyond it runners claim nothing until they are written.",
+    )  # fmt: skip
+
     # PostgreSQL
     database_pool_size: int = Field(4, ge=1, le=100, description="Connections for each process.")
     statement_timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="PostgreSQL's statement_timeout.")

@@ -138,6 +138,8 @@ class Verdict(StrEnum):
     HOLD = "hold"
     #: Others are owed the slot, or the worker stops; finish what you hold and leave.
     DRAIN = "drain"
+    #: Nothing before the status channel has been drained; come again in a moment.
+    WAIT = "wait"
     #: Nothing to claim; the runner has left.
     STOP = "stop"
     #: It gave way to another session; the runner has left.

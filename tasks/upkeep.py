@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 #: Deferred branches are late by at most this.
 WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
+#: 100,000 rows a second are 4 MB in this time.
+BOUND_SECONDS = 0.25
 PARTITION_SECONDS = 3600.0
 
 
@@ -59,14 +61,15 @@ class UpkeepLoop:
         self._worker = worker
         self._queues = queues
         self._slots = slots
-        self._is_open = False
+        self._is_open = self._is_full = False
         self._live = LiveState(settings.redis_url, settings.namespace)
         self._database = Database(
             settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
         )  # fmt: skip
+        self._stream = StatusStream(settings.redis_url, settings.namespace)
         self._updater = Updater(
-            StatusStream(settings.redis_url, settings.namespace),
+            self._stream,
             self._database,
             worker,
             batch_rows=settings.status_batch_rows,
@@ -76,6 +79,7 @@ class UpkeepLoop:
             self._renewal,
             Duty("wake sessions", WAKE_SECONDS, self.wake_sessions),
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
+            Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
         ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:
@@ -132,6 +136,15 @@ class UpkeepLoop:
         for runner in runners:
             _log.warning("[PARALLELIZER] runner %s did not renew its lease; its branches run again", runner)
         self._publish(publications)
+
+    def bound_channel(self) -> None:
+        """While too many status updates wait in Redis, runners claim nothing."""
+        most_bytes = self._settings.status_stream_max_bytes
+        size = self._stream.bound(most_bytes)
+        if (size > most_bytes) != self._is_full:
+            self._is_full = size > most_bytes
+            said = "is full; runners wait until it is drained" if self._is_full else "has room again"
+            _log.warning("[STATUS_CHANNEL] the stream %s (%d bytes)", said, size)
 
     def _keep_partitions(self, ended: threading.Event) -> None:
         duty = Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions)

@@ -76,8 +76,8 @@ class ChunkRun:
         Raises: StaleClaim: the chunk belongs to somebody else. RedisError.
         """
         with self._lock:
-            if self._unsure is not None and not self._is_stale:
-                self._settle_without_current(self._unsure)
+            if self._unsure is not None:
+                self._settle_without_current()
             if self._is_stale:
                 raise StaleClaim(f"{self._claim.unit} belongs to another attempt")
             settlement = self._settle_finished(Rest.BACK)
@@ -93,21 +93,22 @@ class ChunkRun:
             index = self._next - 1
             if index < self._claim.start or now_ns - self._item_began_ns < SLOW_NS or self._is_stale:
                 return []
-            if index - self._claim.start == len(self._rows) and self._claim.count > 1:
-                # the item is at work, and it is not alone: else it has ended, and the runner is about to take the next
-                self._settle_without_current(self._unsure or self._settle_finished(Rest.KEEP))
+            # the item is at work, and it is not alone: else it has ended, and the runner is about to take the next
+            is_at_work = index - self._claim.start == len(self._rows)
+            if self._unsure is not None or (is_at_work and self._claim.count > 1):
+                self._settle_without_current()
             if self._reported == index or self._is_stale:
                 return []
             self._reported = index
             return [self._running_row(index, self._item_began_ns)]
 
-    def _settle_without_current(self, settlement: Settlement) -> None:
-        self._unsure = settlement
-        self._is_stale = not self._flush(settlement)
-        self._unsure = None
-        self._claim = kept_claim(settlement)
-        self._end = self._claim.start + 1
-        self._start_anew()
+    def _settle_without_current(self) -> None:
+        if self._unsure is None:
+            self._unsure = self._settle_finished(Rest.KEEP)
+            self._end = self._next
+            self._start_anew()
+        self._is_stale = not self._flush(self._unsure)
+        self._claim, self._unsure = kept_claim(self._unsure), None
 
     def _settle_finished(self, rest: Rest) -> Settlement:
         has_results = any(result != NO_RESULT for result in self._results)

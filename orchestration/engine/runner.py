@@ -29,7 +29,7 @@ HAND_BACK_US = 1_000_000
 #: Slot time is charged to the session in portions of at least this.
 CHARGE_NS = 10_000_000
 #: Verdicts after which the runner is still registered.
-STAYS = (Verdict.GO, Verdict.HOLD, Verdict.DRAIN)
+STAYS = (Verdict.GO, Verdict.HOLD, Verdict.DRAIN, Verdict.WAIT)
 
 
 class Links(Protocol):
@@ -82,6 +82,10 @@ class RunnerLoop:
                     return answer.verdict
                 self._drains = self._drains or answer.verdict is Verdict.DRAIN
                 held = self._start_async(answer.claims)
+                if answer.verdict is Verdict.WAIT and self._async is None:
+                    time.sleep(TICK_NS / 1e9)
+                    settlements = []
+                    continue
                 if not held and self._async is None:
                     raise WorkflowExecutionError(f"runner {self._runner.runner} holds what nobody runs")
                 settlements = self._work(held)

@@ -65,6 +65,7 @@ class VersionCache:
         self._by_id: OrderedDict[str, Version] = OrderedDict()
         self._by_content: dict[bytes, str] = {}
         self._lock = Lock()
+        self._loading = Lock()
 
     def find(self, workflow: str | Mapping[str, object]) -> Version:
         """The version for a published name, `name@number`, or a whole definition.
@@ -92,33 +93,47 @@ class VersionCache:
         self._load_actions()
         definition = load_definition(dict(workflow), max_actions=self._settings.max_actions)
         plan = compile_plan(definition)
-        workflows.register_version(
+        stored = workflows.register_version(
             self._database, definition.name, plan.version_id, definition.to_dict(), publish=False
         )
         if len(self._by_content) > KEPT:
             self._by_content.clear()
         self._by_content[content] = plan.version_id
-        return self.load(plan.version_id)
+        return self._keep(plan, stored.workflow, stored.number)
 
     def load(self, version_id: str) -> Version:
-        """The version with this id, compiled; from PostgreSQL the first time.
+        """The version with this id, compiled; from PostgreSQL the first time, by one thread while others wait for it.
 
         Raises: UnknownWorkflow: PostgreSQL has no such version. DefinitionError: an action of it is not known here.
         """
+        version = self._known(version_id)
+        if version is not None:
+            return version
+        with self._loading:
+            version = self._known(version_id)
+            if version is not None:
+                return version
+            loaded = workflows.load_version(self._database, version_id)
+            self._load_actions()
+            plan = compile_plan(load_definition(loaded.definition, max_actions=self._settings.max_actions))
+            return self._keep(plan, loaded.workflow, loaded.number)
+
+    def _known(self, version_id: str) -> Version | None:
         with self._lock:
             version = self._by_id.get(version_id)
             if version is not None:
                 self._by_id.move_to_end(version_id)
-                return version
-        loaded = workflows.load_version(self._database, version_id)
-        self._load_actions()
-        plan = compile_plan(load_definition(loaded.definition, max_actions=self._settings.max_actions))
-        version = Version(loaded.workflow, loaded.number, plan, reads_of(plan), PayloadChecker(plan.payload_schema))
+            return version
+
+    def _keep(self, plan: Plan, workflow: str, number: int) -> Version:
         with self._lock:
-            self._by_id[version_id] = version
+            version = self._by_id.get(plan.version_id)
+            if version is None:
+                checker = PayloadChecker(plan.payload_schema)
+                version = self._by_id[plan.version_id] = Version(workflow, number, plan, reads_of(plan), checker)
             while len(self._by_id) > KEPT:
                 self._by_id.popitem(last=False)
-        return version
+            return version
 
     def _load_actions(self) -> None:
         load_actions(self._settings.action_modules)

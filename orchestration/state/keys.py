@@ -74,6 +74,8 @@ KEYS: Final[dict[str, Key]] = {
     "sessions_running": Key("sessions:running", "zset", "open sessions that may run → µs admitted"),
     "sessions_queued": Key("sessions:queued", "zset", "open sessions above MAX_CONCURRENT_WORKFLOWS, in their order"),
     "status": Key("status", "stream", "status updates on their way to PostgreSQL"),
+    "status_full": Key("status:full", "string",
+                       "the stream is larger than it may be, so runners claim nothing; expires"),
 }  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from orchestration.state.keys import KeySpace
 GROUP = "updaters"
 #: A consumer that read nothing for so long and holds nothing is forgotten.
 CONSUMER_FORGOTTEN_MS = 86_400_000
+#: Nobody looks any more: runners go on after this.
+FULL_MS = 2000
 _RAW_REPLIES = ("XREADGROUP", "XAUTOCLAIM", "XPENDING")
 
 Field = tuple[bytes, bytes]
@@ -42,6 +44,7 @@ class StatusStream:
     def __init__(self, redis_url: str, namespace: str, timeout_seconds: float = 5.0) -> None:
         self._place = place(redis_url)
         self._key = KeySpace(namespace).key("status")
+        self._full_key = KeySpace(namespace).key("status_full")
         self._client: Any = redis.Redis.from_url(
             redis_url,
             protocol=2,
@@ -99,6 +102,21 @@ class StatusStream:
         """Entries that were read and not yet acknowledged."""
         with self._reaching():
             return int(self._in_group("XPENDING", self._key, GROUP)[0])
+
+    def bound(self, most_bytes: int) -> int:
+        """Runners claim nothing while the stream is larger than this, until it has shrunk to four fifths of it.
+
+        To be called again and again, at least twice in `FULL_MS`. Returns: about how large it is.
+        """
+        with self._reaching():
+            size = int(self._client.execute_command("MEMORY", "USAGE", self._key, "SAMPLES", 10) or 0)
+            if size > most_bytes:
+                self._client.set(self._full_key, 1, px=FULL_MS)
+            elif size > most_bytes * 4 // 5:
+                self._client.pexpire(self._full_key, FULL_MS)
+            else:
+                self._client.unlink(self._full_key)
+        return size
 
     def close(self) -> None:
         """Connections are closed; another call opens one again."""

@@ -14,8 +14,8 @@
 -- INCLUDE: time ready permits slots claim settle emit
 -- Reply: verdict, claims (unit, value, info)*, runners to publish (session, runner, queue, branch timeout)*, refused units*, signature
 --   verdict      go: run the claims · hold: nothing more now, finish what you hold · drain: others are owed the slot, or the
---                worker stops; finish what you hold · stop: nothing to claim, the runner has left ·
---                yield: it gave way and has left · ended: the session has ended, and by whoever reads this is to be completed ·
+--                worker stops; finish what you hold · wait: the status channel is full, come again · stop: nothing to claim, the
+--                runner has left · yield: it gave way and has left · ended: the session has ended, and by whoever reads this is to be completed ·
 --                gone: no such session, or the runner is not registered under this life
 -- Refusals: none
 -- Stream: one entry with the rows given
@@ -75,7 +75,9 @@ elseif mode == 'tick' or mode == 'slice' then
 elseif mode == 'crowd' then
   if redis.call('SET', crowded_key(queue), runner, 'NX', 'PX', 40) then verdict = 'yield' end
 end
-if verdict == 'go' then
+if verdict == 'go' and redis.call('EXISTS', status_full_key()) == 1 then
+  if held > 0 then verdict = 'hold' else verdict = 'wait' end
+elseif verdict == 'go' then
   held = claim(session, workflow, queue, life, limit, tonumber(want), chunks, held, before, claims)
   if #claims == 0 then
     if held > 0 then verdict = 'hold' else verdict = 'stop' end
@@ -84,7 +86,7 @@ elseif held > 0 and verdict ~= 'ended' then
   verdict = 'drain'
 end
 
-local stays = verdict == 'go' or verdict == 'hold' or verdict == 'drain'
+local stays = verdict == 'go' or verdict == 'hold' or verdict == 'drain' or verdict == 'wait'
 if stays then
   set_held(workflow, runner, before, held)
   if held ~= before or coming == '1' then redis.call('HSET', runners_key(session), runner, life .. '|' .. held .. '|0') end
