@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -16,6 +17,7 @@ from orchestration import reports
 from orchestration.reports import RunProgress, TaskReport
 from orchestration.vocabulary import TaskStatus
 from parallelizer.cli.connect import Services
+from parallelizer.cli.failures import INTERRUPTED
 from parallelizer.cli.view import LiveView, PlainLines, final_table
 from parallelizer.cli.words import counts_in_words, error_in_words, one_line, seconds_in_words, style_of
 
@@ -97,6 +99,22 @@ class Follower:
             self._console.print(final_table(progress))
         self._console.print(summary_line(ended), soft_wrap=True)
 
+    @contextmanager
+    def interrupts_explained(self) -> Iterator[None]:
+        """On Ctrl-C say what becomes of the run, and end this command only."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._services.own_stack_logs is None:
+                said = f"The run goes on; look at it with: parallelizer status {self._id}"
+            else:
+                said = (
+                    f"Stopping the stack that was started for this run, and the run {self._id} with it; "
+                    "for runs that go on without this command start `parallelizer up` first"
+                )
+            self._console.print(said, markup=False, soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+
     def _progress(self) -> RunProgress | None:
         return reports.progress(self._services.database, self._services.live, self._id)
 
@@ -121,6 +139,20 @@ class Follower:
     def _print_lines(self, lines: Sequence[str]) -> None:
         for line in lines:
             self._console.print(line, markup=False, soft_wrap=True)
+
+
+def follow_to_the_end(
+    follower: Follower, result: Result, workflow: str, needs: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Show a run until it has ended, and how it ended.
+
+    Args: needs: each action's direct predecessors.
+    Returns: the result of `run_workflow`. Raises: what the task raised; typer.Exit: Ctrl-C ended this command.
+    """
+    with follower.interrupts_explained():
+        ended = follower.until_ready(result, workflow, needs)
+        follower.print_end(ended)
+    return ended
 
 
 def error_line(task: TaskReport) -> Text:

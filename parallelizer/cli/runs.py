@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,12 +23,13 @@ from parallelizer.cli.connect import (
     services_for_a_run,
     services_for_reading,
 )
-from parallelizer.cli.failures import INTERRUPTED, OK, WORKFLOW_FAILED, WrongUse
-from parallelizer.cli.follow import Follower
+from parallelizer.cli.failures import OK, WORKFLOW_FAILED, WrongUse
+from parallelizer.cli.follow import Follower, follow_to_the_end
 from parallelizer.cli.output import AsJson, console_for, print_json, print_value
 from parallelizer.cli.payload import read_payload
 from parallelizer.cli.source import PublishedName, read_source
 from parallelizer.cli.submit import submit
+from parallelizer.cli.wfformat import AsWfFormat, ReplayOptions, Slots, TargetSeconds, TimeScale, run_recording
 from parallelizer.cli.words import (
     between,
     counts_in_words,
@@ -52,21 +51,35 @@ def register(app: typer.Typer) -> None:
     app.command("list")(list_runs)
 
 
-def run(
+def run(  # noqa: PLR0913, PLR0917 - the options of a command
     workflow: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A definition, or a published NAME[@VERSION].")],
     payload: Annotated[str | None, typer.Option(help="A JSON object, @FILE with one, or @- for stdin.")] = None,
     follow: Annotated[bool, typer.Option(help="Show the run until it ends.")] = True,
+    wfformat: AsWfFormat = False,
+    time_scale: TimeScale = None,
+    target_seconds: TargetSeconds = None,
+    slots: Slots = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a workflow.
+    """Run a workflow, or repeat a recorded one.
 
     Exits 0 when it succeeded, 1 when it did not. Uses the services of REDIS_URL and DATABASE_URL, else those of
     `parallelizer up`, else starts a stack for this run. With --json the result is on standard output, and what
     --follow shows on standard error.
+
+    With --wfformat the graph of the recording is run, each task as a sleep as long as it took, and the makespan is
+    printed beside the shortest one possible and that of a first-come-first-served schedule. Exits 1 also when a task
+    started before one that it waits for had ended.
     """
     settings = read_settings(data_dir)
     load_known_actions(settings)
+    options = ReplayOptions(time_scale, target_seconds, slots)
+    if wfformat:
+        if payload is not None or not follow:
+            raise WrongUse(f"a recording has no use for {'--no-follow' if payload is None else '--payload'}")
+        run_recording(Path(workflow), options, settings, as_json=as_json)
+    options.refuse_without_recording()
     source = read_source(workflow, settings.max_actions)
     values = read_payload(payload, settings.max_payload_bytes)
     if isinstance(source, Definition):
@@ -82,9 +95,7 @@ def run(
             _print_started(result.id, outline.name, as_json)
             return
         follower = Follower(services, console, result.id)
-        with _interrupts_explained(console, services, result.id):
-            ended = follower.until_ready(result, outline.name, outline.needs)
-            follower.print_end(ended)
+        ended = follow_to_the_end(follower, result, outline.name, outline.needs)
     if as_json:
         print_json(ended)
     elif ended["output"] not in (None, {}):
@@ -162,23 +173,6 @@ def _outline(source: Definition | PublishedName, services: Services) -> _Outline
         stored = source.to_dict()
     needs = {name: action.get("needs", ()) for name, action in stored["actions"].items()}
     return _Outline(stored["name"], needs, stored.get("payload_schema"))
-
-
-@contextmanager
-def _interrupts_explained(console: Console, services: Services, flow_session_id: str) -> Iterator[None]:
-    """On Ctrl-C say what becomes of the run, and end this command only."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if services.own_stack_logs is None:
-            said = f"The run goes on; look at it with: parallelizer status {flow_session_id}"
-        else:
-            said = (
-                f"Stopping the stack that was started for this run, and the run {flow_session_id} with it; "
-                "for runs that go on without this command start `parallelizer up` first"
-            )
-        console.print(said, markup=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _print_started(flow_session_id: str, workflow: str, as_json: bool) -> None:

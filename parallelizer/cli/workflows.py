@@ -20,6 +20,7 @@ from parallelizer.cli.connect import read_settings, services_for_reading
 from parallelizer.cli.failures import WRONG_USE, WrongUse
 from parallelizer.cli.output import AsJson, console_for, print_json
 from parallelizer.cli.source import PublishedName, load_published, read_file, read_source
+from parallelizer.cli.wfformat import AsWfFormat, validate_recording
 from parallelizer.cli.words import local_time, rfc3339
 from parallelizer.rendering import RENDERERS
 from parallelizer.services.known_actions import load_known_actions
@@ -54,14 +55,21 @@ def register(app: typer.Typer) -> None:
 def validate(
     file: DefinitionFile,
     form: Annotated[Form | None, typer.Option("--as", help="Print the definition in this form.")] = None,
+    wfformat: AsWfFormat = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a definition and report every mistake.
 
-    Nothing is run. With --as the definition is printed in another form.
+    Nothing is run. With --as the definition is printed in another form. With --wfformat a recording is checked and
+    measured: its graph, its critical path, and how long it takes on 2 to 100 slots.
     """
     settings = read_settings(None)
     load_known_actions(settings)
+    if wfformat:
+        if form is not None:
+            raise WrongUse("--as is for definitions; a recording in WfFormat is only checked and measured")
+        validate_recording(file, settings, as_json=as_json)
+        return
     try:
         definition = read_file(file, settings.max_actions)
         plan = compile_plan(definition)

@@ -1,0 +1,1 @@
+"""Recorded workflow executions in WfFormat: read, measured, made into definitions, compared with runs of ours."""
