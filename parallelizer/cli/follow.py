@@ -23,6 +23,8 @@ from parallelizer.cli.words import counts_in_words, error_in_words, one_line, se
 
 #: Between two looks, seconds: short at first, since most workflows take milliseconds, then ten times a second.
 FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.01, 0.1
+#: Looking takes longer the more actions there are: at most this share of the time, so that the run has the rest.
+LOOKING_SHARE = 0.05
 #: Lines of text appear less often than a picture changes.
 PLAIN_LOOK_SECONDS = 0.5
 #: Errors shown while the run goes on; the rest is counted, and `status --tasks` lists them all.
@@ -71,7 +73,8 @@ class Follower:
                 wait = min(LOOK_SECONDS, wait * 2)
                 if time.monotonic() < next_look:
                     continue
-                next_look = time.monotonic() + (PLAIN_LOOK_SECONDS if live is None else wait)
+                began = time.monotonic()
+                next_look = began + (PLAIN_LOOK_SECONDS if live is None else wait)
                 progress = self._progress()
                 if progress is None:
                     if not remarked and time.monotonic() - started > PATIENCE_SECONDS:
@@ -83,6 +86,8 @@ class Follower:
                     live.update(live_view.draw(progress, datetime.now(UTC), self._console.height), refresh=True)
                 else:
                     self._print_lines(plain.changes(progress))
+                now = time.monotonic()
+                next_look = max(next_look, now + (now - began) * (1 / LOOKING_SHARE - 1))
         ended: dict[str, Any] = result.get(timeout=PATIENCE_SECONDS)
         return ended
 

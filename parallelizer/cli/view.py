@@ -21,6 +21,8 @@ from parallelizer.cli.words import SIGNS, between, seconds_in_words, style_of
 BAR_WIDTH = 24
 #: A rate is shown once it has been measured over this long; before, it jumps.
 STEADY_SECONDS = 0.5
+#: Above so many actions a line for each is no picture any more, and those of ten thousand are a flood.
+MOST_LINES = 300
 
 
 class LiveView:
@@ -52,9 +54,15 @@ class PlainLines:
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[str, int]] = {}
+        self._tenth = 0
 
     def changes(self, progress: RunProgress) -> list[str]:
-        """What has changed since the last call: each new status of an action, each further tenth of a `for_each`."""
+        """What has changed since the last call: each new status of an action, each further tenth of a `for_each`.
+
+        Of a large graph only each further tenth of its actions is told.
+        """
+        if len(progress.actions) > MOST_LINES:
+            return self._further_tenth(progress.actions)
         lines = []
         for action in progress.actions:
             tenth = 10 * settled(action) // action.size if action.size else 0
@@ -69,14 +77,30 @@ class PlainLines:
                 lines.append(f"{action.name}: {action.status}")
         return lines
 
+    def _further_tenth(self, actions: Sequence[ActionProgress]) -> list[str]:
+        ended = sum(action.status.is_final for action in actions)
+        tenth = 10 * ended // len(actions)
+        if tenth == self._tenth:
+            return []
+        self._tenth = tenth
+        return [f"{ended:,} of {len(actions):,} actions have ended: {_summed(actions)}"]
+
 
 def final_table(progress: RunProgress) -> Table:
-    """One row for each action: how it ended, its items, how long it took."""
+    """One row for each action: how it ended, its items, how long it took.
+
+    A large graph has rows only for those that did not succeed, failures first; the others are summed up in one.
+    """
+    shown, left_out = list(progress.actions), list[ActionProgress]()
+    if len(shown) > MOST_LINES:
+        by_interest = sorted(progress.actions, key=_interest)
+        shown = [action for action in by_interest if action.status != TaskStatus.SUCCEEDED][:MOST_LINES]
+        left_out = by_interest[len(shown) :]
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for column, justify in (("action", "left"), ("status", "left"), ("items", "right"), ("failed", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     table.add_column("time", justify="right")
-    for action in progress.actions:
+    for action in shown:
         status = str(action.status)
         items = f"{action.size:,}" if action.size is not None else ""
         failed = f"{action.failed:,}" if action.size is not None and action.failed else ""
@@ -84,6 +108,8 @@ def final_table(progress: RunProgress) -> Table:
             Text(action.name), Text(status, style=style_of(status)), items, Text(failed, style="red"),
             between(action.started_at, action.finished_at),
         )  # fmt: skip
+    if left_out:
+        table.add_row(Text(f"… {len(left_out):,} more", style="dim"), Text(_summed(left_out), style="dim"))
     return table
 
 
@@ -117,6 +143,8 @@ def fit(
 
 def _interest(action: ActionProgress) -> int:
     order = (TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.TIMED_OUT, TaskStatus.PENDING)
+    if action.status == TaskStatus.SUCCEEDED:
+        return len(order) + 1
     return order.index(action.status) if action.status in order else len(order)
 
 
