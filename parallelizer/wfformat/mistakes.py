@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, NoReturn
 
 from orchestration.definition.check_graph import nearest
 from orchestration.definition.places import Document, DocumentPath, Finding
-from orchestration.errors import DefinitionError, Problem
+from orchestration.errors import DefinitionError
 
 #: Most mistakes reported; a file with more is not one that somebody mends by hand.
 MAX_MISTAKES: Final = 100
@@ -48,7 +49,7 @@ class Mistakes:
     def _error(self) -> DefinitionError:
         problems = self._document.problems(self._findings)
         if len(self._findings) >= MAX_MISTAKES:
-            problems.append(Problem(f"these are the first {MAX_MISTAKES} mistakes", file=self._document.file))
+            problems[-1] = replace(problems[-1], hint=f"and there may be more than these {MAX_MISTAKES}")
         return DefinitionError(problems)
 
 
