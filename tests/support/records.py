@@ -48,6 +48,15 @@ class Records:
             cursor.execute(statement, values)
             return cursor.fetchall()
 
+    def change(self, statement: str) -> None:
+        """Execute a statement that gives nothing."""
+        with (
+            closing(psycopg2.connect(self._fleet.database_url)) as connection,
+            connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+
     def tasks(self, flow_session_id: str, number: int) -> dict[tuple[str, int], TaskRow]:
         """The tasks of a session by (action, item), when PostgreSQL has so many that have ended."""
         wait_until(lambda: self._ended(flow_session_id) >= number, f"{number} ended tasks in PostgreSQL")

@@ -11,6 +11,7 @@ import pytest
 
 from config.settings import get_settings
 from parallelizer.cli.main import run
+from tests.support.recordings import LOAVES
 
 GOOD = """\
 name: tidy
@@ -52,6 +53,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "latin.yaml").write_bytes("name: café\n".encode("latin-1"))
     (tmp_path / "readme.txt").write_text("hello")
     (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "loaves.json").write_bytes(LOAVES["1.5"].read_bytes())
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "wrong.yaml").write_text(GOOD.replace("core.echo", "core.eco").replace("greet:", "greet: &x"))
     with (tmp_path / "big.yaml").open("wb") as file:
@@ -79,6 +81,22 @@ def folder(tmp_path: Path) -> Path:
         (["run", "list.json"], "list.json"),
         (["run", "no such name"], "neither a file nor a name"),
         (["run", "name@0"], "the version after @"),
+        (["run", "good.yaml", "--slots", "3"], "--slots is for a recorded execution; it goes with --wfformat"),
+        (["run", "good.yaml", "--time-scale", "1"], "--time-scale is for a recorded execution"),
+        (["run", "good.yaml", "--target-seconds", "1"], "--target-seconds is for a recorded execution"),
+        (["run", "--wfformat", "loaves.json", "--payload", "{}"], "a recording has no use for --payload"),
+        (["run", "--wfformat", "loaves.json", "--no-follow"], "a recording has no use for --no-follow"),
+        (["run", "--wfformat", "loaves.json", "--slots", "0"], "--slots"),
+        (["run", "--wfformat", "loaves.json", "--time-scale", "0"], "--time-scale is 0; it must be more than 0"),
+        (["run", "--wfformat", "loaves.json", "--time-scale", "nan"], "--time-scale is nan"),
+        (["run", "--wfformat", "loaves.json", "--target-seconds", "-1"], "--target-seconds is -1"),
+        (["run", "--wfformat", "loaves.json", "--time-scale", "1", "--target-seconds", "9"], "leave one out"),
+        (["run", "--wfformat", "loaves.json", "--time-scale", "1e6"], "choose a smaller one"),
+        (["run", "--wfformat", "good.yaml"], "a definition is run without --wfformat"),
+        (["run", "--wfformat", "nowhere.json"], "nowhere.json: there is no such file"),
+        (["run", "loaves.json"], "unknown key 'schemaVersion'"),
+        (["validate", "--wfformat", "loaves.json", "--as", "yaml"], "--as is for definitions"),
+        (["validate", "--wfformat", "list.json"], "list.json:1:1: not WfFormat"),
         (["validate", "wrong.yaml"], "wrong.yaml:4:10"),
         (["validate", "good.yaml", "--as", "toml"], "toml"),
         (["graph", "good.yaml", "--format", "png"], "png"),

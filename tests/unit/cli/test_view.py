@@ -87,6 +87,26 @@ def test_the_final_table_has_a_row_for_each_action() -> None:
     assert lines[2].split() == ["hash", "running", "1,000", "2"]
 
 
+def many(status: TaskStatus, number: int) -> list[ActionProgress]:
+    return [action(f"{status}{place}", status) for place in range(number)]
+
+
+def test_of_a_large_graph_only_each_further_tenth_is_said() -> None:
+    plain = PlainLines()
+    assert plain.changes(run(*many(TaskStatus.RUNNING, 10), *many(TaskStatus.PENDING, 990))) == []
+    halfway = run(*many(TaskStatus.SUCCEEDED, 540), *many(TaskStatus.FAILED, 9), *many(TaskStatus.PENDING, 451))
+    assert plain.changes(halfway) == ["549 of 1,000 actions have ended: 540 succeeded, 9 failed, 451 pending"]
+    assert plain.changes(halfway) == []
+
+
+def test_the_final_table_of_a_large_graph_has_what_did_not_succeed() -> None:
+    ended = run(*many(TaskStatus.SUCCEEDED, 700), *many(TaskStatus.SKIPPED, 400), *many(TaskStatus.FAILED, 2))
+    lines = [line.split() for line in shown(final_table(ended))]
+    assert [line[0] for line in lines[1:4]] == ["failed0", "failed1", "skipped0"]
+    assert lines[-1] == ["…", "802", "more", "102", "skipped,", "700", "succeeded"]
+    assert len(lines) == 302
+
+
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
