@@ -61,7 +61,7 @@ def _check_children(
                 mistakes.note((*path, index), f"there is no task with the {dialect.identity} {shown(child)}", hint)
             elif identity not in before[child]:
                 message = f"{shown(child)} does not have {shown(identity)} among its parents"
-                mistakes.note((*path, index), message, "an edge stands in both lists, or in neither")
+                mistakes.note((*path, index), message, "an edge stands in both lists, or it is lost")
 
 
 def _names(task: Mapping[str, Any], path: DocumentPath, mistakes: Mistakes, *, required: bool) -> list[tuple[int, str]]:
