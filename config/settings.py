@@ -7,8 +7,11 @@ A wrong value stops the start with `WrongSetting`, which names the setting. Impo
 from __future__ import annotations
 
 import os
+import re
 import tomllib
+from collections.abc import Mapping
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -19,6 +22,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 CONFIG_FILE_VARIABLE = "PARALLELIZER_CONFIG"
 DEFAULT_CONFIG_FILE = "parallelizer.toml"
 TOML_TABLE = "processor"
+_NAME = r"(?!_)\w+(?:\.(?!_)\w+)*"
+_CALL_PATTERN = re.compile(rf"{_NAME}(?:\.\*|:{_NAME})")
 
 
 class WrongSetting(ValueError):
@@ -45,6 +50,13 @@ class Settings(BaseSettings):
     # Actions
     action_modules: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Modules with @action functions, separated by commas."
+    )
+    http_allowed_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Networks beside the public internet that http.request may call, as in 10.1.0.0/16,fd12::/64.",
+    )
+    python_call_allowed: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Functions that python.call may call: `package.*` or `module:function`, separated by commas."
     )
 
     # Limits
@@ -106,10 +118,38 @@ class Settings(BaseSettings):
     log_level: str = Field("info", description="debug, info, warning or error; `name=level` pairs for components.")
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: console on a terminal.")
 
-    @field_validator("action_modules", mode="before")
+    @property
+    def action_options(self) -> Mapping[str, object]:
+        """What built-in actions find in `ctx.options`; nothing else of the settings reaches an action."""
+        return {
+            "http_allowed_networks": self.http_allowed_networks,
+            "python_call_allowed": self.python_call_allowed,
+        }
+
+    @field_validator("action_modules", "http_allowed_networks", "python_call_allowed", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("http_allowed_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{error}; expected networks such as 10.1.0.0/16, separated by commas") from None
+        return value
+
+    @field_validator("python_call_allowed")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if not _CALL_PATTERN.fullmatch(pattern):
+                raise ValueError(
+                    f"{pattern!r} is neither package.* nor module:function, without a leading _ in any part"
+                )
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -35,6 +35,8 @@ class ActionContext(Protocol):
     idempotency_key: str
     #: A logger that carries the ids.
     logger: Any
+    #: Settings for built-in actions, by their names in small letters.
+    options: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

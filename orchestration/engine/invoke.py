@@ -47,6 +47,7 @@ class CallContext:
     attempt: int
     idempotency_key: str
     logger: logging.LoggerAdapter[logging.Logger]
+    options: Mapping[str, object]
 
 
 @dataclass(slots=True)

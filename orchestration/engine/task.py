@@ -223,6 +223,7 @@ class TaskProcessor:
         return CallContext(
             context.flow_session_id, context.plan.workflow, action.name, None if item == NO_ITEM else item, attempt,
             f"{context.flow_session_id}/{place}", logging.LoggerAdapter(_action_log, ids),
+            context.settings.action_options,
         )  # fmt: skip
 
     def _describe(self, action: PlannedAction, call: Invocation, attempt: int, seconds: float) -> Mapping[str, object]:
