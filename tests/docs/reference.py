@@ -177,6 +177,8 @@ def _help(command: click.Command, name: str) -> str:
 def _signature(name: str, function: Callable[..., Any]) -> str:
     shown = []
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "ctx":
+            continue  # the engine gives it
         if parameter.kind is parameter.VAR_KEYWORD:
             shown.append("any inputs")
         else:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -42,6 +43,9 @@ MAX_LOOKUPS = 32
 TRANSPORT_ERRORS = (
     httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ConnectionNotAvailable, OSError,
 )  # fmt: skip
+
+#: Where h11 begins to quote what the server sent, in an escaped form that `Sent` does not know.
+_BYTES = re.compile(r":?\s*(?:bytearray\()?b['\"]")
 
 _pools: dict[
     tuple[asyncio.AbstractEventLoop, tuple[Network, ...]],
@@ -160,4 +164,4 @@ def reason_of(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, TimeoutError | httpcore.TimeoutException):
         return "no answer in time"
-    return str(error) or type(error).__name__
+    return _BYTES.split(str(error))[0] or type(error).__name__

@@ -31,6 +31,8 @@ _OURS = frozenset(
 )  # fmt: skip
 #: All that goes along to another origin: any other header may be a key for the first one only.
 _FOR_ALL_ORIGINS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+#: A name as it is looked up, or an address; what `httpx` escapes, as in `a%20b`, is never either.
+_HOST = re.compile(r"[0-9a-z_.-]+|[0-9a-f:.]+", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -68,7 +70,7 @@ def build_request(
         target = target.copy_with(username=None, password=None)
     sent.add_query(target.query.decode("ascii"))
     if params:
-        target = target.copy_merge_params(_query(params, sent))
+        target = _with_params(target, params, sent)
     return _request(method.upper(), target, fields, content)
 
 
@@ -133,8 +135,10 @@ def _request(method: str, url: httpx.URL, fields: Mapping[str, str], content: by
 def _checked(url: httpx.URL, what: str) -> httpx.URL:
     if url.scheme not in ("http", "https"):
         raise RequestRefused(f"{what} has the scheme {url.scheme[:40]!r}; only http and https are called")
-    if not url.host:
-        raise RequestRefused(f"{what} has no host")
+    if not _HOST.fullmatch(url.raw_host.decode("ascii")):
+        raise RequestRefused(f"{what} has no host, or one that can be no host's name")
+    if url.port is not None and not 0 < url.port < 65_536:
+        raise RequestRefused(f"{what} has the port {url.port}; ports are 1 to 65535")
     return url
 
 
@@ -163,7 +167,7 @@ def _basic(url: httpx.URL, sent: Sent) -> str:
     return f"Basic {token}"
 
 
-def _query(params: Mapping[str, Scalar | Sequence[Scalar]], sent: Sent) -> httpx.QueryParams:
+def _with_params(url: httpx.URL, params: Mapping[str, Scalar | Sequence[Scalar]], sent: Sent) -> httpx.URL:
     pairs = []
     for name, given in params.items():
         values = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
@@ -173,7 +177,7 @@ def _query(params: Mapping[str, Scalar | Sequence[Scalar]], sent: Sent) -> httpx
             pairs.append((name, value))
             sent.add(str(value))
     try:
-        return httpx.QueryParams(pairs)
+        return url.copy_merge_params(httpx.QueryParams(pairs))
     except UnicodeEncodeError:
         raise RequestRefused("params has text that is not Unicode") from None
 
