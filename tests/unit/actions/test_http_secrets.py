@@ -97,11 +97,13 @@ def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
 
 
 def test_credentials_in_the_url_become_a_header(site: Site) -> None:
-    site.say("/", b"")
+    site.say("/", b"", 302, location="/next")
+    site.say("/next", b"")
     reply = call(site.url().replace("://", "://m%40e:p%3Aw@"))
-    scheme, _, token = site.received[0].headers["authorization"].partition(" ")
-    assert (scheme, b64decode(token)) == ("Basic", b"m@e:p:w")
-    assert reply["url"] == site.url()
+    for came in site.received:
+        scheme, _, token = came.headers["authorization"].partition(" ")
+        assert (scheme, b64decode(token)) == ("Basic", b"m@e:p:w")
+    assert reply["url"] == site.url("/next")
     with pytest.raises(RequestRefused, match="both"):
         call(site.url().replace("://", "://m:p@"), headers={"Authorization": "x"})
 
