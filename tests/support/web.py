@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import urlsplit
 
-TLS = Path(__file__).resolve().parents[1] / "data" / "tls"
+import trustme
 
 
 @dataclass(frozen=True)
@@ -111,15 +110,15 @@ def hold_until(event: threading.Event) -> Callable[[Visit], None]:
 
 
 @contextmanager
-def serve_site(host: str = "127.0.0.1", *, tls: bool = False) -> Iterator[Site]:
-    """A server on a free port; with `tls` its certificate is for `named.test`, by the authority in tests/data/tls."""
+def serve_site(host: str = "127.0.0.1", *, authority: trustme.CA | None = None) -> Iterator[Site]:
+    """A server on a free port; with an `authority` it speaks TLS, and its certificate is for `named.test`."""
     visit = type("SiteVisit", (Visit,), {})
     with _Server((host, 0), visit) as server:
-        if tls:
+        if authority is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(TLS / "server.pem")
+            authority.issue_cert("named.test").configure_cert(context)
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        site = Site(host, server.server_port, "https" if tls else "http")
+        site = Site(host, server.server_port, "http" if authority is None else "https")
         visit.site = site  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from parallelizer.actions.http import connections, request
 from parallelizer.actions.http.addresses import may_be_called, parse_networks
@@ -18,7 +19,7 @@ from parallelizer.actions.http.errors import (
     RequestRefused,
 )
 from tests.support.http_calls import Names, call, context
-from tests.support.web import TLS, Site, serve_site
+from tests.support.web import Site, serve_site
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2001:4860:4860::8888", "2606:4700::1111", "::ffff:8.8.8.8"]
 OTHERS = [
@@ -120,11 +121,15 @@ def test_a_host_that_is_not_there_is_told_from_one_that_does_not_answer(names: N
 # TLS
 
 
-def test_tls_verifies_the_name_and_not_the_address(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "authority.pem"))
+def test_tls_verifies_the_name_and_not_the_address(
+    monkeypatch: pytest.MonkeyPatch, names: Names, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     connections._tls.cache_clear()
     try:
-        with serve_site(tls=True) as secure:
+        with serve_site(authority=authority) as secure:
             secure.say("/", b"safe")
             names.answers = {"named.test": [["127.0.0.1"]], "other.test": [["127.0.0.1"]]}
             assert call(secure.url(host="named.test"))["body"] == "safe"
@@ -140,7 +145,10 @@ def test_tls_verifies_the_name_and_not_the_address(monkeypatch: pytest.MonkeyPat
 def test_a_certificate_of_an_unknown_authority_is_refused(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     names.answers["named.test"] = [["127.0.0.1"]]
-    with serve_site(tls=True) as secure, pytest.raises(ConnectionFailed, match="certificate is not accepted"):
+    with (
+        serve_site(authority=trustme.CA()) as secure,
+        pytest.raises(ConnectionFailed, match="certificate is not accepted"),
+    ):
         call(secure.url(host="named.test"))
 
 
