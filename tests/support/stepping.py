@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config.settings import Settings, load_settings
 from orchestration.channel.updater import Updater
+from orchestration.engine.checkpoints import Checkpoints
 from orchestration.engine.context import ProcessingContext, Stores
 from orchestration.engine.finish import RunResult
+from orchestration.engine.inline import InlineRun
 from orchestration.engine.processor import EnhancedParallelProcessor, Fork, RunRequest
 from orchestration.engine.versions import VersionCache
 from orchestration.state.live import LiveState
@@ -79,23 +81,40 @@ class SteppingEngine:
         payload: object = None,
         choose: Choose = lambda claims: 0,
         *,
-        inline: bool = True,
+        alone: int = 1,
         check: Callable[[ProcessingContext], None] = lambda context: None,
     ) -> RunResult:
         """Run a flow session to its end and return the result; its rows are in PostgreSQL then.
 
-        Args: choose: index of the claim to run next among those held. inline: let the first branch run before the
-            session is opened, as the engine does where it may. check: called between all steps.
+        Args: choose: index of the claim to run next among those held. alone: so many units are run before the session
+            is opened, as the engine does with a first branch and with short forks. check: called between all steps.
         """
         request = RunRequest(str(uuid.uuid4()), workflow, payload, QUEUE)
-        started = (self.processor if inline else self.forking).process_workflow_parallel(request)
+        fork = self.forking.process_workflow_parallel(request)
+        assert isinstance(fork, Fork)
+        started = self._run_alone(fork, alone)
         result = started if isinstance(started, RunResult) else self._run_open(started, choose, check)
         self.updater.drain_all()
         return result
 
+    def _run_alone(self, fork: Fork, units: int) -> RunResult | Fork:
+        branches = self.processor.spawn_branch_processor(fork.context, fork.runner)
+        inline = InlineRun(fork.context, branches, QUEUE)
+        self.live.keep_clock()
+        if units:
+            inline.run_first_branch()
+        branches.checkpoints = Checkpoints.NONE
+        while inline._ready and not inline._is_handed_over and len(inline.settlements) < units:
+            inline._run_next()
+        fork = replace(fork, settlements=inline.settlements)
+        return self.processor._end_inline(fork, inline) if inline.has_ended else fork
+
     def _run_open(self, fork: Fork, choose: Choose, check: Callable[[ProcessingContext], None]) -> RunResult:
         session = fork.request.flow_session_id
-        assert self.processor.open_fork(fork, "{}") is Verdict.GO
+        verdict = self.processor.open_fork(fork, "{}")
+        if verdict is Verdict.ENDED:
+            return self.processor.complete_workflow(session)
+        assert verdict is Verdict.GO
         context, live = fork.context, self.live
         runner = fork.runner
         branches = self.processor.spawn_branch_processor(context, runner)

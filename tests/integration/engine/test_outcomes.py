@@ -59,7 +59,7 @@ def test_a_large_result_is_kept_in_postgresql_and_read_back(engine: SteppingEngi
     definition["actions"]["b"] = {"uses": "core.echo", "needs": ["a"], "with": {"value": "${{ tasks.a.status }}"}}
     definition["actions"]["c"] = {"uses": "core.echo", "needs": ["a"], "with": {"value": "${{ tasks.a.result }}"}}
     definition["output"] = {"b": "${{ tasks.b.result }}"}
-    result = engine.run(definition, inline=False, check=lambda context: context._views.clear())
+    result = engine.run(definition, alone=0, check=lambda context: context._views.clear())
     assert result.status == "succeeded"
     assert result.output == {"b": "succeeded"}
     row = task_row(engine, result.flow_session_id, "c")
@@ -139,7 +139,7 @@ def test_a_failing_action_is_tried_again_and_holds_no_permit_meanwhile(
             "other": {"uses": "core.noop", "needs": ["before"]},
         },
     }  # fmt: skip
-    result = engine.run(definition, inline=inline)
+    result = engine.run(definition, alone=int(inline))
     assert result.status == "succeeded"
     assert result.output == {"after": 3, "other": None}
     starts = [(task, attempt) for kind, task, attempt, *_ in read_journal(journal) if kind == "start"]

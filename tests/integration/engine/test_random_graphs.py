@@ -27,9 +27,9 @@ def shared_engine(redis_url: str, database_url: str) -> Iterator[SteppingEngine]
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(graph=graphs(), limit=st.integers(1, 10), seed=st.integers(0, 2**32), inline=st.booleans())
+@given(graph=graphs(), limit=st.integers(1, 10), seed=st.integers(0, 2**32), alone=st.integers(0, 25))
 def test_any_graph_ends_as_the_rules_say(
-    shared_engine: SteppingEngine, graph: Graph, limit: int, seed: int, inline: bool
+    shared_engine: SteppingEngine, graph: Graph, limit: int, seed: int, alone: int
 ) -> None:
     chance = random.Random(seed)
     engine = shared_engine
@@ -38,7 +38,7 @@ def test_any_graph_ends_as_the_rules_say(
         result = engine.run(
             definition_of(graph, str(journal), limit),
             choose=lambda claims: chance.randrange(len(claims)),
-            inline=inline,
+            alone=alone,
         )
         lines = read_journal(journal)
     expected = expected_of(graph)

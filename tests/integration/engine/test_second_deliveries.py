@@ -14,6 +14,7 @@ from orchestration.definition import load_definition
 from orchestration.engine.finish import RunResult
 from orchestration.engine.processor import Fork, RunRequest
 from orchestration.errors import ServiceUnreachable
+from orchestration.registry import load_actions
 from orchestration.state.live import Runner
 from orchestration.store import sessions, workflows
 from orchestration.vocabulary import RunStatus, Verdict
@@ -64,6 +65,7 @@ def test_a_linear_run_that_comes_again_goes_on_behind_its_checkpoints(engine: St
 
 
 def test_the_recorded_version_is_run_and_not_the_newest(engine: SteppingEngine) -> None:
+    load_actions(())
     for number in (1, 2):
         definition = load_definition({"name": "v", "actions": {"a": {"uses": "core.echo", "with": {"value": number}}}})
         workflows.register_version(

@@ -40,7 +40,7 @@ def test_every_case_ends_as_airflow_says_in_every_order(engine: SteppingEngine, 
     for seed in range(ORDERS):
         chance = random.Random(seed)
         pick = partial(_any_of, chance)
-        result = engine.run(definition_of(case), choose=pick, inline=seed % 2 == 0)
+        result = engine.run(definition_of(case), choose=pick, alone=(0, 1, 2, 4, 1000)[seed])
         states: dict[str, str] = dict(
             engine.database.fetch(
                 "SELECT action, status FROM tasks WHERE flow_session_id = %s", (result.flow_session_id,)
