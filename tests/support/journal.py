@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -86,6 +87,17 @@ def base_exception(kind: str) -> None:
 async def await_value(value: object) -> object:
     """Return the value, from a coroutine."""
     return value
+
+
+@action("test.record_async")
+async def record_async(ctx: ActionContext, journal: str, outcome: str = "success", seconds: float = 0.0) -> str:
+    """As `test.record`, waiting beside others."""
+    name = _note(ctx, "start", journal)
+    await asyncio.sleep(seconds)
+    _note(ctx, "end", journal)
+    if outcome == "fail":
+        raise RuntimeError(f"{name} fails as it was told to")
+    return name
 
 
 @action("test.wait_for_file")
