@@ -21,7 +21,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     Args: settings: with `redis_url`; `broker_url` may name another broker.
     """
     redis_options = {
-        "socket_timeout": 30,  # a frozen server: reconnect
+        "socket_timeout": 10,  # a frozen server or a silent cut: reconnect; bounds a stop that waits for the broker too
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "socket_keepalive_options": _KEEPALIVE,
@@ -53,7 +53,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "result_chord_expires": 2_592_000,  # chords of workflows that take days keep their count
         "result_backend_always_retry": True,  # a result is not lost to a restart of Redis
         "result_backend_max_retries": 100,  # ten give up within an outage of 20 s
-        "redis_socket_timeout": 30,
+        "redis_socket_timeout": 10,
         "redis_socket_connect_timeout": 5,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 10,

@@ -30,7 +30,7 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import usable_settings
-from tasks.worker.upkeep_process import OPEN
+from tasks.worker.upkeep_process import CLOSE, OPEN
 
 _log = logging.getLogger(__name__)
 #: Deferred branches are late by at most this.
@@ -112,6 +112,11 @@ class UpkeepLoop:
         self._is_open = True
         self._renewal.due = 0.0
 
+    def close_slots(self) -> None:
+        """The worker takes no more messages; what still runs in it keeps its leases."""
+        self._slots = 0
+        self._renewal.due = 0.0
+
     def renew_leases(self) -> None:
         """The worker's slots and the runners in it live on."""
         if not self._is_open:
@@ -187,10 +192,12 @@ def main() -> None:
 
     def stopped(seconds: float) -> bool:
         ready, _, _ = select.select([sys.stdin], [], [], min(seconds, EXPIRE_SECONDS))
-        if ready and os.read(sys.stdin.fileno(), 1) == OPEN:
+        word = os.read(sys.stdin.fileno(), 1) if ready else None
+        if word == OPEN:
             loop.open_slots()
-            return False
-        return bool(ready) or os.getppid() != worker_pid
+        elif word == CLOSE:
+            loop.close_slots()
+        return word == b"" or os.getppid() != worker_pid
 
     loop = UpkeepLoop(settings, arguments["worker"], arguments["queues"], arguments["slots"])
     loop.run(stopped)

@@ -90,6 +90,8 @@ def _shut_down(**_: Any) -> None:
 @signals.worker_shutting_down.connect(weak=False)
 def _shutting_down(**_: Any) -> None:
     _stop_flag[0] = 1
+    if Upkeep.process is not None:
+        Upkeep.process.close_slots()
 
 
 class ChildWatch(bootsteps.StartStopStep):

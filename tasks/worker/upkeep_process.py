@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from collections.abc import Sequence
 _log = logging.getLogger(__name__)
 #: Seconds to drain the status channel after the pool has stopped.
 DRAIN_SECONDS = 10.0
-#: What the process reads when the worker takes messages.
-OPEN = b"o"
+#: What the process reads when the worker begins to take messages, and when it takes no more.
+OPEN, CLOSE = b"o", b"c"
 
 
 class UpkeepProcess:
@@ -40,11 +41,17 @@ class UpkeepProcess:
     def open_slots(self) -> None:
         """The worker takes messages from now on: its slots are registered, and stay so."""
         self._is_open = True
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has just died; `watch` starts it again
-            self._process.stdin.write(OPEN)
-            self._process.stdin.flush()
+        self._say(OPEN)
+
+    def close_slots(self) -> None:
+        """The worker takes no more messages: its slots draw no more runners. Safe in a signal handler."""
+        self._is_open = False
+        self._say(CLOSE)
+
+    def _say(self, word: bytes) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # it has just died; `watch` starts it again
+                os.write(self._process.stdin.fileno(), word)
 
     def watch(self) -> None:
         """Start it anew when it has died."""

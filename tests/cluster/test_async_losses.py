@@ -36,15 +36,20 @@ def test_what_ends_beside_a_branch_that_keeps_the_process_busy_is_settled_meanwh
     fleet.start(1, concurrency=1, ACTION_MODULES=ACTIONS)
     go = tmp_path / "go"
     actions = {
-        "waits": {**wait(journal, 0.3), "for_each": {"range": 5}},
-        "busy": {"uses": "test.wait_for_file", "with": {"journal": str(journal), "path": str(go)}},
-        "after": {**wait(journal), "needs": ["waits"]},
-    }
+        "waits": {**wait(journal, 0.5), "for_each": {"range": 5}},
+        "first": wait(journal, 0.1),
+        "busy": {
+            "uses": "test.wait_for_file", "with": {"journal": str(journal), "path": str(go)}, "needs": ["first"],
+        },
+    }  # fmt: skip
     with running_client(fleet) as client:
         workflow = {"name": "busy", "actions": actions}
         session = client.run("result = send(workflow).delay().id", workflow=workflow)
         records = Records(fleet)
-        ended = "SELECT count(*) FROM tasks WHERE flow_session_id = %s AND status = 'succeeded' AND action = 'waits' AND item >= 0"
+        ended = """
+            SELECT count(*) FROM tasks
+            WHERE flow_session_id = %s AND status = 'succeeded' AND action = 'waits' AND item >= 0
+        """
         wait_until(lambda: records.rows(ended, session)[0][0] == 5, "all that waited has ended and is recorded")
         assert "busy" in ran(journal)
         assert ("end", "busy") not in {(kind, task) for kind, task, *_ in read_journal(journal)}
