@@ -38,6 +38,7 @@ def test_what_ends_beside_a_branch_that_keeps_the_process_busy_is_settled_meanwh
     actions = {
         "waits": {**wait(journal, 0.5), "for_each": {"range": 5}},
         "first": wait(journal, 0.1),
+        "other": {**wait(journal), "needs": ["first"]},
         "busy": {
             "uses": "test.wait_for_file", "with": {"journal": str(journal), "path": str(go)}, "needs": ["first"],
         },
@@ -55,7 +56,7 @@ def test_what_ends_beside_a_branch_that_keeps_the_process_busy_is_settled_meanwh
         assert ("end", "busy") not in {(kind, task) for kind, task, *_ in read_journal(journal)}
         go.touch()
         result = client.run("result = AsyncResult(session).get(timeout=20)", session=session)
-    assert result["counts"] == {"succeeded": 7}
+    assert result["counts"] == {"succeeded": 8}
 
 
 def test_when_their_process_dies_they_run_again(fleet: Fleet, journal: Path) -> None:
