@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from pathlib import Path
 from config.settings import Settings
 from orchestration.errors import SettingsError
 from orchestration.store import migrate
+from parallelizer.services.flag import Flag
 from parallelizer.services.folder import locked, prepare_folder, trim_log
 from parallelizer.services.packages import strange_packages
 from parallelizer.services.postgres import EmbeddedPostgres
@@ -69,8 +69,8 @@ class Stack:
         self._announce = announce
         self._show = show
         self._exits = ExitStack()
-        self._stopping = threading.Event()
-        self._hurry = threading.Event()
+        self._stopping = Flag()
+        self._hurry = Flag()
         self._watches: list[Watch] = []
         self._servers: list[EmbeddedValkey | EmbeddedPostgres] = []
         self.data_dir = settings.data_dir
@@ -125,12 +125,12 @@ class Stack:
     def stop(self) -> None:
         """Nothing that was started runs any more; the data stay."""
         self._stopping.set()
-        if any(worker.is_running() for worker in self.workers):
-            self._announce(f"stopping; workers may finish what they run, for {self._plan.grace_seconds:g} s")
-        stop_programs(self.workers, self._plan.grace_seconds, self._hurry, self._look_at_logs)
-        for server in self._servers:
-            server.stop()
-        self._exits.close()
+        with self._exits:  # all is stopped, the last entered first, whatever fails on the way
+            for server in self._servers:
+                self._exits.callback(server.stop)
+            self._exits.callback(stop_programs, self.workers, self._plan.grace_seconds, self._hurry, self._look_at_logs)
+            if any(worker.is_running() for worker in self.workers):
+                self._announce(f"stopping; workers may finish what they run, for {self._plan.grace_seconds:g} s")
 
     def _start_servers(self) -> None:
         if not self.redis_url:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from parallelizer.services.flag import Waitable
 from parallelizer.services.folder import FollowedLog, log_path, open_log
 from parallelizer.services.processes import describe_exit, start_tethered
 
@@ -129,7 +129,7 @@ class LoggedProgram:
 
 
 def stop_programs(
-    programs: Sequence[LoggedProgram], grace_seconds: float, hurry: threading.Event, every_look: Callable[[], None]
+    programs: Sequence[LoggedProgram], grace_seconds: float, hurry: Waitable, every_look: Callable[[], None]
 ) -> None:
     """End programs side by side: SIGTERM (a worker finishes what it runs), after the grace SIGKILL.
 
@@ -138,10 +138,12 @@ def stop_programs(
     for program in programs:
         program.send(signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while any(program.is_running() for program in programs):
-        every_look()
-        if hurry.wait(LOOK_SECONDS) or time.monotonic() >= deadline:
-            break
-    for program in programs:
-        program.sweep()
+    try:
+        while any(program.is_running() for program in programs):
+            every_look()
+            if hurry.wait(LOOK_SECONDS) or time.monotonic() >= deadline:
+                break
+    finally:
+        for program in programs:
+            program.sweep()
     every_look()

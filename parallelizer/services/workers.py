@@ -6,13 +6,13 @@ A worker is ready when it has registered its slots: it then has a lease in Redis
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from orchestration.errors import ServiceUnreachable
 from orchestration.state.keys import KeySpace
+from parallelizer.services.flag import Waitable
 from parallelizer.services.folder import log_tail
 from parallelizer.services.reach import open_redis
 from parallelizer.services.supervision import LoggedProgram
@@ -60,7 +60,7 @@ def registered_workers(redis_url: str, namespace: str, group: str) -> dict[str, 
 def start_and_wait(
     workers: Sequence[LoggedProgram],
     registered: Callable[[], dict[str, float]],
-    stopping: threading.Event,
+    stopping: Waitable,
     every_look: Callable[[], None],
     look_seconds: float = 0.05,
 ) -> None:

@@ -94,6 +94,7 @@ def running_command(*arguments: str, **variables: str) -> Iterator[RunningComman
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                raise AssertionError(f"did not end within {WAIT_SECONDS:g} s of SIGTERM:\n{command.output}") from None
 
 
 def wait_all_gone(processes: list[psutil.Process], seconds: float = 15.0) -> None:

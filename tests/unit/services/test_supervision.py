@@ -124,3 +124,16 @@ def test_what_a_killed_program_started_is_ended_too(tmp_path: Path) -> None:
 
 def test_stopping_a_program_that_was_never_started_is_no_error(tmp_path: Path) -> None:
     stop_programs([_program(tmp_path, STUBBORN)], 0, threading.Event(), lambda: None)
+
+
+def test_programs_are_ended_even_when_looking_at_them_fails(tmp_path: Path) -> None:
+    program = _program(tmp_path, STUBBORN)
+    program.start()
+    assert _first_line(program) == "up"
+
+    def full() -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        stop_programs([program], 600, threading.Event(), full)
+    assert program.describe_exit() == "was killed by SIGKILL"
