@@ -167,6 +167,9 @@ class EnhancedParallelProcessor:
         """
         registered = self._runner(flow_session_id, runner, queue)
         started = self.stores.live.start_runner(registered, int(self.settings.lease_seconds * 1e6))
+        if started.verdict is Verdict.ENDED:
+            # its process may have died before it sent the completion; a second one changes nothing
+            self.links.publish_completion(flow_session_id, started.signature)
         if started.verdict is not Verdict.GO:
             return started.verdict
         context = self._context(flow_session_id, started.version_id, started.day)
