@@ -45,6 +45,10 @@ class UnknownRun(WorkflowExecutionError):
     """No flow session has this id."""
 
 
+class SessionClosed(WorkflowExecutionError):
+    """The flow session was completed meanwhile: it has no live state any more. There is nothing left to do for it."""
+
+
 class PayloadError(WorkflowExecutionError):
     """The payload does not fit the workflow's `payload_schema`, or is not JSON."""
 

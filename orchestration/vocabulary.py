@@ -108,6 +108,15 @@ class JoinCounts:
         return self.succeeded + self.failed + self.skipped + self.upstream_failed
 
 
+class Dispatch(StrEnum):
+    """How the branches of a session are given to runners, and the end of all of them is found."""
+
+    #: Redis counts them; runners are published for free slots.
+    COUNTED = "counted"
+    #: The runners are the header of a Celery chord, of which each comes, leaves and comes again until the end.
+    CHORD = "chord"
+
+
 class UnitKind(StrEnum):
     """What a runner can claim."""
 
@@ -146,8 +155,12 @@ class Verdict(StrEnum):
     YIELD = "yield"
     #: The session has ended and is to be completed by whoever reads this.
     ENDED = "ended"
-    #: There is no such session, or this life of the runner is not registered.
+    #: The session has ended before, or there is no such session.
     GONE = "gone"
+    #: This life of the runner was given up; others go on.
+    LOST = "lost"
+    #: A runner of a chord for which there is no work, permit or slot now: it is published again when there is.
+    PARKED = "parked"
     #: Another delivery of the same message is at work.
     DUPLICATE = "duplicate"
     #: The runner is not needed any more.
@@ -156,6 +169,8 @@ class Verdict(StrEnum):
     QUEUED = "queued"
     #: The session is open already.
     EXISTS = "exists"
+    #: The session is open, and its runners are to be published as the header of a chord.
+    CHORD = "chord"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +220,8 @@ class Publication:
     queue: str
     #: How long a branch of its session may run.
     branch_timeout_seconds: float
+    #: Of a runner of a chord that was parked: the message that publishes it again.
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,5 +282,5 @@ class Next:
     publications: tuple[Publication, ...] = ()
     #: Units whose settlement was refused: somebody else owns them.
     refused: frozenset[str] = frozenset()
-    #: With `ended`: what publishes the completion.
+    #: With `ended`: what publishes the completion; empty where a chord does.
     signature: str = ""

@@ -26,7 +26,7 @@ class Key:
 KEYS: Final[dict[str, Key]] = {
     # One flow session
     "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, priority, "
-                   "vtime, open, failed, age, signature, ender, rseq, "
+                   "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
     "own": Key("session:%s:own", "hash",
@@ -45,6 +45,9 @@ KEYS: Final[dict[str, Key]] = {
     "runners": Key("session:%s:runners", "hash",
                    "runner → life|permits|1 until its first call (life empty: published); "
                    "runner:call → number and reply of its last call"),
+    "messages": Key("session:%s:messages", "hash", "runner of a chord session → the message that publishes it again"),
+    "parked": Key("session:%s:parked", "zset",
+                  "runners of a chord session that have come and are neither on their way nor at work → µs since when"),
     "deferred": Key("session:%s:deferred", "zset", "units waiting for a time → due µs"),
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestration.errors import SessionClosed, WorkflowExecutionError
 from orchestration.state.client import ScriptCaller, connect
 from orchestration.state.clock import RedisClock
 from orchestration.state.keys import KeySpace
@@ -37,7 +38,7 @@ class Runner:
 
     flow_session_id: str
     runner: str
-    #: `<worker>/<nonce>`: a second delivery of the message has another.
+    #: `<worker>/<process>.<nonce>`: a second delivery of the message has another.
     life: str
     queue: str
     worker: str
@@ -69,6 +70,8 @@ class NewSession:
     #: What the caller has run before, alone, in this order; all on its queue.
     settlements: Sequence[Settlement] = ()
     item_results_cap: int = 0
+    #: Runners in the header of its chord; 0: its branches are counted in Redis.
+    header: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Started:
     version_id: str = ""
     day: str = ""
     signature: str = ""
+    publications: tuple[Publication, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ class LiveState:
     # Sessions
 
     def open_session(self, runner: Runner, new: NewSession, lease_us: int) -> tuple[Verdict, tuple[Publication, ...]]:
-        """Open a session with the caller as its first runner.
+        """Open a session with the caller as its first runner, or with a chord whose runners are to come.
 
         Returns: GO; ENDED when all has been settled before; QUEUED when as many sessions run as may; EXISTS when it is
             open already (nothing was changed); GONE when it was closed; and runners to publish.
@@ -174,7 +178,7 @@ class LiveState:
             version=new.version_id, day=new.day,
             limit=new.limit, timeout=new.branch_timeout_seconds,
             weight=new.weight, priority=new.priority, attempt=new.attempt, open=new.open_branches,
-            signature=new.signature, queues=",".join(new.queues), cap=new.item_results_cap,
+            signature=new.signature, header=new.header, queues=",".join(new.queues), cap=new.item_results_cap,
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
@@ -185,14 +189,18 @@ class LiveState:
 
     # Runners
 
-    def start_runner(self, runner: Runner, lease_us: int) -> Started:
-        """Register a runner that begins: GO, or why it must not (ENDED has the signature)."""
+    def start_runner(self, runner: Runner, lease_us: int, message: str = "") -> Started:
+        """Register a runner that begins.
+
+        Args: message: what publishes a runner of a chord session again.
+        Returns: GO, or why it must not (ENDED has the signature); and runners to publish.
+        """
         reply = load_script("start_runner")(
             self.scripts, self.space, session=runner.flow_session_id, runner=runner.runner, life=runner.life,
-            queue=runner.queue, worker=runner.worker, lease=lease_us,
+            queue=runner.queue, worker=runner.worker, lease=lease_us, message=message,
         )  # fmt: skip
-        verdict, version, day, signature = (part.decode() for part in reply)
-        return Started(Verdict(verdict), version, day, signature)
+        verdict, version, day, signature = (part.decode() for part in reply[:4])
+        return Started(Verdict(verdict), version, day, signature, _publications(reply[4]))
 
     def settle_branch(
         self,
@@ -269,11 +277,17 @@ class LiveState:
         """Every checkpoint that this thread has sent is answered."""
         self.scripts.await_replies()
 
-    def expire_runner(self, flow_session_id: str, runner: str, queue: str, worker: str) -> tuple[Publication, ...]:
-        """Give up a runner of this worker whose process is dead; returns runners to publish."""
+    def expire_runner(
+        self, flow_session_id: str, runner: str, queue: str, worker: str, life: str = ""
+    ) -> tuple[Publication, ...]:
+        """Give up a runner of this worker whose process is dead; returns runners to publish.
+
+        Args: life: how the life begins that is given up, where more is known of it than its worker (`lives_in`).
+        """
         _, publish = load_script("expire_runner")(
-            self.scripts, self.space, session=flow_session_id, runner=runner, queue=queue, worker=worker
-        )
+            self.scripts, self.space, session=flow_session_id, runner=runner, queue=queue, worker=worker,
+            life=life or f"{worker}/",
+        )  # fmt: skip
         return _publications(publish)
 
     # The fleet
@@ -347,6 +361,22 @@ class LiveState:
         """Whether the session has live state."""
         return bool(self.client.exists(self.space.key("session", flow_session_id)))
 
+    def header_of(self, flow_session_id: str) -> int:
+        """Runners in the header of the session's chord; 0: its branches are counted in Redis, or it is not open."""
+        return int(self.client.hget(self.space.key("session", flow_session_id), "header") or 0)
+
+    def ended_counts(self, flow_session_id: str) -> tuple[dict[str, int], int]:
+        """Tasks of a session that has ended, by status, and by how many actions it fails.
+
+        Raises: SessionClosed. WorkflowExecutionError: it has not ended.
+        """
+        fields = self.client.hgetall(self.space.key("session", flow_session_id))
+        if not fields:
+            raise SessionClosed(f"flow session {flow_session_id} has no live state")
+        if fields[b"status"] != b"ended":
+            raise WorkflowExecutionError(f"flow session {flow_session_id} has not ended: {int(fields[b'open'])} to go")
+        return _counts(fields), int(fields[b"failed"])
+
     def permits_in_use(self, flow_session_id: str) -> int:
         """Branches of the session that run at this moment."""
         return int(self.client.hlen(self.space.key("own", flow_session_id)))
@@ -365,11 +395,6 @@ class LiveState:
             self.now_us()
 
     # For onlookers
-
-    def session_counts(self, flow_session_id: str) -> tuple[dict[str, int], int] | None:
-        """Tasks ended by status, and by how many actions the session fails; None when there is no live state."""
-        fields = self.client.hgetall(self.space.key("session", flow_session_id))
-        return (_counts(fields), int(fields.get(b"failed", 0))) if fields else None
 
     def snapshot(self, flow_session_id: str) -> LiveSnapshot | None:
         """What the session does just now; None when it has no live state."""
@@ -402,6 +427,11 @@ class LiveState:
         return LiveSnapshot(
             status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items
         )
+
+
+def lives_in(worker: str, process: int) -> str:
+    """How the lives of runners begin that run in this process of the worker."""
+    return f"{worker}/{process}."
 
 
 def kept_claim(settlement: Settlement) -> Claim:
@@ -473,8 +503,14 @@ def _claim(unit: str, value: str, info: str) -> Claim:
 
 def _publications(flat: Sequence[bytes]) -> tuple[Publication, ...]:
     return tuple(
-        Publication(flat[index].decode(), flat[index + 1].decode(), flat[index + 2].decode(), float(flat[index + 3]))
-        for index in range(0, len(flat), 4)
+        Publication(
+            flat[index].decode(),
+            flat[index + 1].decode(),
+            flat[index + 2].decode(),
+            float(flat[index + 3]),
+            flat[index + 4].decode(),
+        )
+        for index in range(0, len(flat), 5)
     )
 
 

@@ -2,8 +2,8 @@
 --
 -- ARGV: most
 --   most   runners given up in one call
--- INCLUDE: time ready permits slots crash fleet
--- Reply: runners to publish (session, runner, queue, branch timeout)*, workers forgotten*, runners given up (runner, units that went back)*
+-- INCLUDE: time ready permits parked slots crash fleet
+-- Reply: runners to publish (session, runner, queue, branch timeout, message)*, workers forgotten*, runners given up (runner, units that went back)*
 -- Refusals: none
 -- Stream: nothing
 

@@ -4,8 +4,9 @@
 -- ARGV: session queue day worker cap settlement*
 --   cap         bytes of results of one for_each that are kept in Redis
 --   settlement  one with the verb items and the rest keep, as in shared/settle.lua
--- INCLUDE: time ready permits slots settle emit
--- Reply: 1 done or done before, 0 refused: the chunk belongs to somebody else; runners to publish (session, runner, queue, branch timeout)*
+-- INCLUDE: time ready permits parked slots settle emit
+-- Reply: 1 done or done before, 0 refused: the chunk belongs to somebody else;
+--        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry with the rows given
 

@@ -1,21 +1,23 @@
 -- Open a flow session: from here on its state lives in Redis. The caller becomes its first runner, <session>.0, and claims by
--- settle_branch. What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a
--- session that is open, it changes nothing.
+-- settle_branch; but the runners of a chord session come by themselves, as the header of the chord that the caller publishes.
+-- What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a session that is
+-- open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature queues cap nr nready n lists*
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap nr nready n lists*
 --   workflows most sessions running at once (0: no limit); above it the session is queued, and no runner registered
 --   timeout   seconds that a branch may run
 --   attempt   of the branches that are ready: 2 when the first of them was begun before and its process died
 --   open      branches of the plan
 --   priority  0–9: a head start of 250 ms of virtual time for each
 --   signature what is published when the session has ended
+--   header    runners in the header of its chord; 0: its branches are counted here
 --   queues    all queues of the plan, with commas
 --   cap       bytes of results of one for_each that are kept in Redis
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
--- INCLUDE: time ready permits slots settle emit
+-- INCLUDE: time ready permits parked slots settle emit
 -- Reply: verdict (go · ended: all has been settled · queued · exists · gone: it was closed),
---        runners to publish (session, runner, queue, branch timeout)*
+--        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry with the rows of the settlements
 
@@ -42,6 +44,7 @@ local queued = tonumber(workflows) > 0
 redis.call('HSET', key, 'status', queued and 'queued' or 'running', 'workflow', workflow, 'version', version, 'day', day,
   'limit', limit, 'timeout', timeout, 'weight', weight, 'priority', priority, 'vtime', first_vtime(tonumber(priority)),
   'open', open, 'failed', 0, 'rseq', 0, 'queues', queues, 'signature', signature)
+if header ~= '0' then redis.call('HSET', key, 'header', header) end
 redis.call('ZADD', sessions_open_key(), int(now), session)
 local at = lists
 for _ = 1, tonumber(nr) do
@@ -69,6 +72,7 @@ if branches_settled > 0 and redis.call('HINCRBY', key, 'open', -branches_settled
   redis.call('HSET', key, 'status', 'ended', 'ender', session .. '.0')
   return { 'ended', {} }
 end
+if header ~= '0' then return { 'go', {} } end
 redis.call('HSET', runners_key(session), session .. '.0', life .. '|0|1')
 redis.call('HSET', key, 'pub:' .. queue, 1)
 redis.call('ZADD', inflight_key(queue), int(now + tonumber(lease)), session .. '.0')

@@ -11,12 +11,14 @@
 --   want         permits to hold after the call; chunks: most items in one claim, ,<action>=<n>,… (1 where none is named); elapsed: µs of the slot used and not yet charged
 --   cap          bytes of results of one for_each that are kept in Redis
 --   settlements  n of them, as in shared/settle.lua
--- INCLUDE: time ready permits slots claim settle emit
--- Reply: verdict, claims (unit, value, info)*, runners to publish (session, runner, queue, branch timeout)*, refused units*, signature
+-- INCLUDE: time ready permits parked slots claim settle emit
+-- Reply: verdict, claims (unit, value, info)*, runners to publish (session, runner, queue, branch timeout, message)*, refused units*, signature
 --   verdict      go: run the claims · hold: nothing more now, finish what you hold · drain: others are owed the slot, or the
 --                worker stops; finish what you hold · wait: the status channel is full, come again · stop: nothing to claim, the
---                runner has left · yield: it gave way and has left · ended: the session has ended, and by whoever reads this is to be completed ·
---                gone: no such session, or the runner is not registered under this life
+--                runner has left · yield: it gave way and has left · ended: the session has ended, and by whoever reads this is to
+--                be completed · gone: the session has ended before, or is no more · lost: the runner is not registered under this
+--                life. A runner of a chord session that has left by stop or yield is parked
+--   signature    with ended: what is to be published; empty in a chord session
 -- Refusals: none
 -- Stream: one entry with the rows given
 
@@ -31,15 +33,16 @@ if registered_life ~= life then
     local stored = cmsgpack.unpack(last)
     if stored[1] == life .. '|' .. call then return stored[2] end
   end
-  return { 'gone', {}, {}, {}, '' }
+  local status = redis.call('HGET', session_key(session), 'status')
+  return { status and status ~= 'ended' and 'lost' or 'gone', {}, {}, {}, '' }
 end
 if record[2] then
   local stored = cmsgpack.unpack(record[2])
   if stored[1] == life .. '|' .. call then return stored[2] end
 end
 
-local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues')
-local workflow, day, limit = fields[1], fields[2], tonumber(fields[3])
+local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues', 'header', 'status')
+local workflow, day, limit, is_chord = fields[1], fields[2], tonumber(fields[3]), fields[5]
 local before = tonumber(permits)
 local held = before
 if coming == '1' then
@@ -67,6 +70,8 @@ local verdict = 'go'
 if ended then
   verdict = 'ended'
   redis.call('HSET', session_key(session), 'status', 'ended', 'ender', runner)
+elseif is_chord and fields[6] == 'ended' then
+  verdict = 'gone'
 elseif mode == 'leave' then
   verdict = 'stop'
 elseif mode == 'tick' or mode == 'slice' then
@@ -82,7 +87,7 @@ elseif verdict == 'go' then
   if #claims == 0 then
     if held > 0 then verdict = 'hold' else verdict = 'stop' end
   end
-elseif held > 0 and verdict ~= 'ended' then
+elseif held > 0 and verdict ~= 'ended' and verdict ~= 'gone' then
   verdict = 'drain'
 end
 
@@ -92,13 +97,14 @@ if stays then
   if held ~= before or coming == '1' then redis.call('HSET', runners_key(session), runner, life .. '|' .. held .. '|0') end
 else
   leave(session, workflow, runner, queue, worker, before)
+  if is_chord and (verdict == 'stop' or verdict == 'yield') then park(session, runner) end
 end
 emit(session, day, worker, blobs)
 touch_all(fields[4])
 hand_on_touched(session, workflow, publish, held < before or not stays)
 
 local signature = ''
-if ended then signature = redis.call('HGET', session_key(session), 'signature') or '' end
+if ended and not is_chord then signature = redis.call('HGET', session_key(session), 'signature') or '' end
 local reply = { verdict, claims, publish, refused, signature }
 local stored = cmsgpack.pack({ life .. '|' .. call, reply })
 if stays then redis.call('HSET', runners_key(session), runner .. ':call', stored)

@@ -2,8 +2,8 @@
 --
 -- ARGV: most
 --   most   units moved in one call
--- INCLUDE: time ready permits slots
--- Reply: runners to publish (session, runner, queue, branch timeout)*, µs until the next unit is due (-1: none), sessions woken*
+-- INCLUDE: time ready permits parked slots
+-- Reply: runners to publish (session, runner, queue, branch timeout, message)*, µs until the next unit is due (-1: none), sessions woken*
 -- Refusals: none
 -- Stream: nothing
 

@@ -41,7 +41,7 @@ def test_a_runner_whose_lease_is_over_loses_its_claims_to_another(live: LiveStat
     assert (workers, runners) == ([], ["s.0"])
     (taker,) = publications
     late = live.settle_branch(runner_of("w#1"), [Settlement(answer.claims[0], "done")], call=2)
-    assert late.verdict is Verdict.GONE, "what the lost runner reports later is refused"
+    assert late.verdict is Verdict.LOST, "what the lost runner reports later is refused"
 
     other = runner_of("w#1", "2", taker.runner)
     assert live.start_runner(other, LONG_US).verdict is Verdict.GO
@@ -96,7 +96,7 @@ def test_a_second_delivery_waits_for_the_lease_of_the_first(live: LiveState) -> 
     assert live.start_runner(second, LONG_US).verdict is Verdict.DUPLICATE
     live.client.zadd(live.space.key("inflight", "q"), {"s.0": 1})
     assert live.start_runner(second, LONG_US).verdict is Verdict.GO
-    assert live.settle_branch(first, [], call=2).verdict is Verdict.GONE
+    assert live.settle_branch(first, [], call=2).verdict is Verdict.LOST
     again = live.settle_branch(second, [], call=1, want=2)
     assert {claim.unit: claim.attempt for claim in again.claims} == {"b:a": 2, "b:b": 1}
     assert permits(live) == 2

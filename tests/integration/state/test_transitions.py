@@ -234,7 +234,7 @@ class Transitions(RuleBasedStateMachine):
         assert self.live.expire_runner(runner.flow_session_id, name, runner.queue, "another@host#1") == ()
         self.published += self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER)
         self.sessions[runner.flow_session_id].lose(runner.life)
-        assert self.live.settle_branch(runner, [], call=holder.calls + 1).verdict is Verdict.GONE
+        assert self.live.settle_branch(runner, [], call=holder.calls + 1).verdict is Verdict.LOST
         self._come_again(runner)
 
     @rule()

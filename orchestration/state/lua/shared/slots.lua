@@ -1,5 +1,5 @@
 -- Slots and the order in which sessions get them. At most as many runners are in flight on a queue as workers have
--- registered slots there; all other ready work waits here, in virtual-time order. Needs: time, permits.
+-- registered slots there; all other ready work waits here, in virtual-time order. Needs: time, permits, parked.
 
 local HEAD_START = 250000        -- µs of virtual time by which a new session is ahead (measured: it hides the wait of small runs)
 local PUBLISHED_LEASE = 60000000 -- µs after which a runner that was published and never started is given up
@@ -26,10 +26,12 @@ local function more_ready_than(id, queue, runners)
   return false
 end
 
--- wants_runner: more units are ready on the queue than runners are on their way, and one more may hold a permit.
+-- wants_runner: more units are ready on the queue than runners are on their way, one more may hold a permit, and in a chord
+-- session one is parked.
 local function wants_runner(id, queue)
-  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue)
+  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue, 'header')
   if fields[1] ~= 'running' then return false end
+  if fields[4] and not has_parked(id) then return false end
   local coming = tonumber(fields[3] or '0')
   return redis.call('HLEN', own_key(id)) + coming < tonumber(fields[2]) and more_ready_than(id, queue, coming)
 end
@@ -45,16 +47,19 @@ local function offer(id, queue)
   return true
 end
 
--- register_published: a new runner of the session is on its way through the broker, with its first permit. Returns its id.
-local function register_published(id, queue, workflow)
+-- register_published: a runner of the session is on its way through the broker, with its first permit: a new one, or in a chord
+-- session one that was parked. Returns its id, and the message of the one that was parked.
+local function register_published(id, queue, workflow, is_chord)
   local key = session_key(id)
   redis.call('SADD', queues_key(), queue)
-  local runner = id .. '.' .. redis.call('HINCRBY', key, 'rseq', 1)
+  local runner, message
+  if is_chord then runner, message = unpark(id)
+  else runner, message = id .. '.' .. redis.call('HINCRBY', key, 'rseq', 1), '' end
   redis.call('HINCRBY', key, 'pub:' .. queue, 1)
   redis.call('HSET', runners_key(id), runner, '|1|1')
   redis.call('ZADD', inflight_key(queue), int(now + PUBLISHED_LEASE), runner)
   set_held(workflow, runner, 0, 1)
-  return runner
+  return runner, message
 end
 
 -- hand_on_queue: give the free slots of a queue to the sessions that wait for it, fairest first. Returns the turns left; every
@@ -68,17 +73,19 @@ local function hand_on_queue(queue, publish, turns)
     local id = head[1]
     if not id then break end
     if wants_runner(id, queue) then
-      local fields = redis.call('HMGET', session_key(id), 'workflow', 'timeout')
+      local fields = redis.call('HMGET', session_key(id), 'workflow', 'timeout', 'header')
       local reached = limit_reached(fields[1], 0)
       if reached == 'global' then
         redis.call('ZADD', blocked_global_key(), head[2], queue .. '|' .. id)
       elseif reached then
         redis.call('ZADD', blocked_workflow_key(fields[1]), head[2], queue .. '|' .. id)
       else
+        local runner, message = register_published(id, queue, fields[1], fields[3])
         publish[#publish + 1] = id
-        publish[#publish + 1] = register_published(id, queue, fields[1])
+        publish[#publish + 1] = runner
         publish[#publish + 1] = queue
         publish[#publish + 1] = fields[2]
+        publish[#publish + 1] = message
         free = free - 1
         offer(id, queue)
       end
@@ -88,7 +95,7 @@ local function hand_on_queue(queue, publish, turns)
 end
 
 -- hand_on: give free slots and permits to those that wait for them, on the queues in the list first. Appends session, runner,
--- queue, branch timeout (s) to `publish` for each runner that the caller must publish.
+-- queue, branch timeout (s), message to `publish` for each runner that the caller must publish.
 -- workflow: whose permits may have become free in this call, or nil.
 local function hand_on(queues, workflow, publish)
   local turns = MOST_TURNS
