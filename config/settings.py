@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     max_branch_crashes: int = Field(3, ge=1, le=100, description="Crashes after which a branch fails as poison.")
 
     # Runners
+    dispatch: str = Field(
+        "counted", pattern="^(counted|chord)$",
+        description="Dispatcher of definitions that name none: counted in Redis, or a Celery chord.",
+    )  # fmt: skip
     runner_slice_seconds: float = Field(1.0, ge=0, le=3600, description="A runner's turn when others wait.")
     runner_async_branches: int = Field(
         50, ge=1, le=10_000, description="Async branches of one session that wait side by side in one runner."

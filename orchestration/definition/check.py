@@ -39,8 +39,6 @@ def check_document(document: Document, max_actions: int = MAX_ACTIONS) -> Defini
         raise DefinitionError(document.problems([_too_many(len(actions), max_actions)]))
     definition, findings = _validate(value)
     findings += _find_mistakes(value)
-    if value.get("dispatch") == "chord":
-        findings.append(Finding(("dispatch",), "dispatch: chord is not supported yet", "leave it out"))
     if findings or definition is None:
         raise DefinitionError(document.problems(findings))
     definition._checked = True  # noqa: SLF001 - the model's own mark, set here only

@@ -120,15 +120,19 @@ class Template:
 class ItemSource:
     """`for_each`: an expression that gives a list, a list, or `{range: N}`."""
 
-    __slots__ = ("_count", "_template", "references", "uses_item")
+    __slots__ = ("_count", "_template", "references", "size", "uses_item")
 
     def __init__(self, value: str | Sequence[object] | Mapping[str, object]) -> None:
         self._count = isinstance(value, Mapping)
         inner: object = value
+        #: How many items, where that is written in the definition; else None.
+        self.size: int | None = None
         if isinstance(value, Mapping):
             inner = value["range"]
+            self.size = inner if isinstance(inner, int) else None
         elif not isinstance(value, str):
             inner = list(value)
+            self.size = len(value)
         if isinstance(inner, str):
             inner = f"{OPENING} {bare(inner)[0]} }}}}"
         self._template = Template(inner)

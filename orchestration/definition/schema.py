@@ -191,9 +191,10 @@ class Definition(_Part):
         default=None, description=f"Queue of all actions that name none; by default {DEFAULT_QUEUE}."
     )
     output: Any = Field(default=None, description="Result of a run; by default the results of the last actions.")
-    dispatch: Literal["counted", "chord"] = Field(
-        default="counted",
-        description="How the end of all branches is found: counted in Redis, or a literal Celery chord.",
+    dispatch: Literal["counted", "chord"] | None = Field(
+        default=None,
+        description="How branches reach workers, and how the end of all is found: counted in Redis, or by a literal "
+        "Celery chord; by default the setting DISPATCH.",
     )
     actions: dict[Name, ActionDefinition] = Field(min_length=1, description="The graph, by name of the action.")
 

@@ -58,10 +58,10 @@ def end_session(
         if not failed:
             failed, error = True, orjson.dumps({**describe_error(wrong, 1), "field": "output"})
     status = RunStatus.FAILED if failed else RunStatus.SUCCEEDED
-    _, written = sessions.finish_session(
+    won, written = sessions.finish_session(
         context.stores.database, context.flow_session_id, row.session_day, status, output, error, counts,
     )  # fmt: skip
-    return RunResult.of_row(written)
+    return RunResult.of_row(written, recorded_before=not won)
 
 
 def _output(context: ProcessingContext) -> object:

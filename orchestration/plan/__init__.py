@@ -3,5 +3,16 @@
 from orchestration.plan.compile import compile_plan
 from orchestration.plan.model import Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
 from orchestration.plan.rules import decide
+from orchestration.plan.width import most_ready
 
-__all__ = ["Branch", "Limits", "Plan", "PlannedAction", "RetryPolicy", "Successor", "compile_plan", "decide"]
+__all__ = [
+    "Branch",
+    "Limits",
+    "Plan",
+    "PlannedAction",
+    "RetryPolicy",
+    "Successor",
+    "compile_plan",
+    "decide",
+    "most_ready",
+]

@@ -8,6 +8,7 @@ from orchestration.definition.check import MAX_ACTIONS, ensure_checked
 from orchestration.definition.expressions import Condition, ItemSource, Template
 from orchestration.definition.schema import ActionDefinition, Definition, RetryDefinition
 from orchestration.plan.model import Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
+from orchestration.vocabulary import Dispatch
 
 
 def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> Plan:
@@ -35,7 +36,7 @@ def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> P
         limits=Limits(definition.limits.max_concurrent_branches, definition.limits.branch_timeout_seconds),
         output=None if definition.output is None else Template(definition.output),
         payload_schema=definition.payload_schema,
-        dispatches_by_chord=definition.dispatch == "chord",
+        dispatch=None if definition.dispatch is None else Dispatch(definition.dispatch),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestration.definition.expressions import Condition, ItemSource, Template
-from orchestration.vocabulary import Durability, TriggerRule
+from orchestration.vocabulary import Dispatch, Durability, TriggerRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ class Plan:
     output: Template | None
     #: JSON Schema of the payload, or None.
     payload_schema: Mapping[str, object] | None = field(default=None, compare=False)
-    #: The end of all branches is found by a literal Celery chord.
-    dispatches_by_chord: bool = False
+    #: `dispatch`, or None: then the setting of the same name says it.
+    dispatch: Dispatch | None = None
 
     @property
     def leaves(self) -> tuple[PlannedAction, ...]:
