@@ -1,20 +1,30 @@
-"""The only `replace`, `group` and signature calls: how the engine's answers become Celery's primitives.
+"""The only `replace`, `group`, `chord` and signature calls: how the engine's answers become Celery's primitives.
 
-The runners of a session are a Celery group; what follows when its branches have settled, a chord's body, is parked in
-the session as the very signature that Celery's `replace` makes: with the caller's task id, callbacks, chain, group
-and chord. Redis counts the branches; whoever settles the last one publishes the signature. So `.get()`, `chain`,
-`group`, `chord` and `link` see one ordinary task that ends when the workflow ends. Celery's own chord would count
-messages, can't stay open while a session waits with no message under way, and hangs when a part is lost.
+What follows when the branches of a session have settled is the very signature that Celery's `replace` makes of the
+completion: with the caller's task id, callbacks, chain, group and chord. So `.get()`, `chain`, `group`, `chord` and
+`link` see one ordinary task that ends when the workflow ends. There are two dispatchers:
+
+- *counted*: the signature is parked in the session. Redis counts the branches; whoever settles the last one publishes
+  the signature. Runners are a group, as many as there are free slots. It needs a message less than a chord, can stay
+  open while no message of the session is under way, and does not hang when a part is lost.
+- *chord*: the caller is replaced by `chord(group(runners), completion)`, as Celery's users would write it. A task of
+  the header must count exactly once, when the session has ended. So a runner that leaves before does not return: it has
+  kept its own replacement, with its id, group and place in the chord, in the session, and whoever has a slot for the
+  session publishes that: a `self.replace` with the same id, put off until there is work.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from celery import Task, group, signature
+import redis
+from celery import Task, chord, group, signature
+from celery.app.task import Context
 from celery.exceptions import Ignore
+from celery.states import SUCCESS
+from kombu.exceptions import OperationalError
 from kombu.utils import json
 
 from config.celery_config import TOUR_SECONDS
@@ -39,6 +49,12 @@ RIDE_OUT: Final = {
     "retry_jitter": True,
     "max_retries": 25,
 }
+#: What Celery raises when the broker or the result back end is away.
+AWAY: Final = (OperationalError, redis.exceptions.RedisError, OSError)
+#: Between two attempts to count a runner of a chord whose session has ended.
+COUNT_AGAIN_SECONDS: Final = 1
+#: A runner of a chord that leaves so is at its end: its session has ended.
+OVER: Final = (Verdict.ENDED, Verdict.GONE, Verdict.REDUNDANT)
 
 
 class ProcessorTask(Task):
@@ -47,46 +63,123 @@ class ProcessorTask(Task):
     abstract = True
     Request = "tasks.worker.request:ProcessorRequest"
 
-    def on_replace(self, sig: Any) -> NoReturn:
-        """Park the signature that stands for this task from now on, open the session, and go on as its first runner."""
-        processor, fork = self.request.fork
-        del self.request.fork
-        if processor.open_fork(fork, json.dumps(sig)) is Verdict.GO:
-            try:
-                processor.run_fork(fork)
-            except Exception:  # noqa: BLE001 - a failure would be taken for the run's, which goes on without this runner
-                _log.exception("[PARALLELIZER] the first runner of %s can't go on", fork.request.flow_session_id)
-                processor.give_up(fork.runner)
-        raise Ignore("the flow session goes on; its completion has this task's id")
+    def on_replace(self, sig: Any) -> Any:
+        """Send what replaces this task, or give it back where it is to be kept (`_replacement_of`)."""
+        return sig if self.request.get("keeps_replacement") else super().on_replace(sig)
+
+
+def _replacement_of(task: ProcessorTask, by: Any) -> str:
+    """`by` as it stands for the running task from now on: with its id, callbacks, chain, group and chord."""
+    task.request.keeps_replacement = True
+    try:
+        return str(json.dumps(task.replace(by)))
+    finally:
+        del task.request.keeps_replacement
 
 
 def fork_here(task: ProcessorTask, processor: EnhancedParallelProcessor, fork: Fork, completion: Any) -> NoReturn:
-    """Replace the running task by `completion`, to be published when the session has ended."""
-    task.request.fork = (processor, fork)
-    task.replace(completion)
-    raise AssertionError("replace always raises")
+    """Open the session with its completion parked; go on as its first runner, or be replaced by its chord."""
+    verdict = processor.open_fork(fork, _replacement_of(task, completion.clone()))
+    if verdict is Verdict.CHORD:
+        _replace_by_chord(task, processor, fork, completion)
+    if verdict is Verdict.GO:
+        try:
+            processor.run_fork(fork)
+        except Exception:  # noqa: BLE001 - a failure would be taken for the run's, which goes on without this runner
+            _log.exception("[PARALLELIZER] the first runner of %s can't go on", fork.request.flow_session_id)
+            processor.give_up(fork.runner)
+    raise Ignore("the flow session goes on; its completion has this task's id")
 
 
 def publish_runners(publications: Sequence[Publication]) -> None:
-    """Send the runners, as a group where they are several."""
-    if not publications:
-        return
-    messages = [_runner_message(publication) for publication in publications]
+    """Send the runners: those of a chord as what they are a part of, others as a group where they are several."""
+    for publication in publications:
+        if publication.message:
+            _parked_message(publication).apply_async(add_to_parent=False)
+    messages = [_runner_message(publication) for publication in publications if not publication.message]
     if len(messages) == 1:
         messages[0].apply_async(add_to_parent=False)
-    else:
+    elif messages:
         group(messages).apply_async(add_to_parent=False)
-
-
-def _runner_message(publication: Publication) -> Any:
-    # Behind the branch's own timer: Celery ends a runner that takes longer than a tour and a branch can.
-    soft = publication.branch_timeout_seconds + TOUR_SECONDS
-    return app.signature(RUN_BRANCHES, (publication.flow_session_id, publication.queue), immutable=True).set(
-        task_id=publication.runner, queue=publication.queue, soft_time_limit=soft,
-        time_limit=soft + get_settings().branch_grace_seconds,
-    )  # fmt: skip
 
 
 def publish_completion(text: str) -> None:
     """Send a parked signature."""
     signature(json.loads(text), app=app).apply_async(add_to_parent=False)
+
+
+def _runner_message(publication: Publication, header: int = 0) -> Any:
+    arguments = (publication.flow_session_id, publication.queue, *([header] if header else []))
+    message = app.signature(RUN_BRANCHES, arguments, immutable=True).set(task_id=publication.runner)
+    return _set_delivery(message, publication)
+
+
+def _set_delivery(message: Any, publication: Publication) -> Any:
+    # Behind the branch's own timer: Celery ends a runner that takes longer than a tour and a branch can.
+    soft = publication.branch_timeout_seconds + TOUR_SECONDS
+    return message.set(
+        queue=publication.queue, soft_time_limit=soft, time_limit=soft + get_settings().branch_grace_seconds
+    )
+
+
+# The chord
+
+
+def run_in_header(
+    task: ProcessorTask, processor: EnhancedParallelProcessor, flow_session_id: str, queue: str, size: int
+) -> None:
+    """Run branches as a task in the header of a chord of `size` runners; return when the session has ended.
+
+    Raises: Ignore: it has not ended; the task is published again when there is work for it. Retry: the broker is away.
+    """
+    try:
+        message = _replacement_of(task, task.si(flow_session_id, queue, size))
+        verdict = processor.process_branches_parallel(flow_session_id, task.request.id, queue, message)
+    except Exception:  # noqa: BLE001 - to Celery, a failed part fails the chord
+        _log.exception("[PARALLELIZER] runner %s can't go on", task.request.id)
+        raise Ignore("given up; a task in a header must not fail") from None
+    if verdict not in OVER:
+        raise Ignore("the flow session goes on; this task is published again when there is work for it")
+    own = int(task.request.id.rpartition(".")[2])
+    # who ended the session counts them all: those that are parked can't, and messages may be lost
+    _count(task, range(1, size + 1) if verdict is Verdict.ENDED else [own])
+
+
+def _count(task: ProcessorTask, numbers: Iterable[int]) -> None:
+    """Tell Celery's chord that these runners have ended; it takes each once, however often it is told.
+
+    The running task is told too, before it returns: Celery itself makes a failed part of one that it can't store.
+    """
+    request = task.request
+    session = request.id.rpartition(".")[0]
+    try:
+        for number in numbers:
+            part = Context(id=f"{session}.{number}", group=request.group, group_index=number - 1, chord=request.chord)
+            task.backend.on_chord_part_return(part, SUCCESS, None)
+    except AWAY as error:
+        raise task.retry(exc=error, countdown=COUNT_AGAIN_SECONDS) from error
+
+
+def _replace_by_chord(
+    task: ProcessorTask, processor: EnhancedParallelProcessor, fork: Fork, completion: Any
+) -> NoReturn:
+    session, queue = fork.request.flow_session_id, fork.request.queue
+    size = processor.header_of(session)
+    timeout = fork.context.branch_timeout_seconds
+    runners = [Publication(session, f"{session}.{number}", queue, timeout) for number in range(1, size + 1)]
+    replacement = chord([], completion)
+    # named after the session: when this message comes again, the same chord is published, and its parts count once
+    replacement.tasks = group([_runner_message(runner, size) for runner in runners], task_id=f"{session}.header")
+    try:
+        task.replace(replacement)
+    except AWAY as error:
+        raise ServiceUnreachable(f"the chord of {session} can't be published: {error}") from error
+    raise AssertionError("replace always raises")
+
+
+def _parked_message(publication: Publication) -> Any:
+    """The replacement that a runner made of itself, for the queue that has work for it."""
+    message = signature(json.loads(publication.message), app=app)
+    session, _, size = message.args
+    message.args = (session, publication.queue, size)
+    return _set_delivery(message, publication)

@@ -18,13 +18,13 @@ from orchestration.channel.parse import parse_entry
 from orchestration.definition.expressions import Scope
 from orchestration.engine.costs import Cost, CostBook
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
-from orchestration.errors import ActionError, ExpressionError, WorkflowExecutionError
+from orchestration.errors import ActionError, ExpressionError, SessionClosed, WorkflowExecutionError
 from orchestration.plan import Branch, Plan, PlannedAction
 from orchestration.registry import find_action
 from orchestration.state.live import PAYLOAD_FIELD, LiveState
 from orchestration.store import results as stored_results
 from orchestration.store.updates import write_rows
-from orchestration.vocabulary import Claim, Durability
+from orchestration.vocabulary import Claim, Dispatch, Durability
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -132,6 +132,11 @@ class ProcessingContext:
     def branch_timeout_seconds(self) -> float:
         """How long a branch may run."""
         return self.plan.limits.branch_timeout_seconds or self.settings.branch_processing_timeout_secs
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """How this session is dispatched, if this process opens it."""
+        return self.plan.dispatch or Dispatch(self.settings.dispatch)
 
     def scope(self) -> Scope:
         """What expressions see, without an item."""
@@ -266,11 +271,11 @@ def load_context(
 ) -> ProcessingContext:
     """The context of an open session, with its payload from Redis.
 
-    Raises: WorkflowExecutionError: the session has no live state.
+    Raises: SessionClosed.
     """
     raw = stores.live.results(flow_session_id, [PAYLOAD_FIELD])[0]
     if raw is None:
-        raise WorkflowExecutionError(f"flow session {flow_session_id} has no live state")
+        raise SessionClosed(f"flow session {flow_session_id} has no live state")
     return make_context(flow_session_id, version, day, orjson.loads(raw), worker, settings, stores)
 
 

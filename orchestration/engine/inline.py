@@ -20,7 +20,17 @@ import orjson
 from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.checkpoints import Checkpoints
 from orchestration.engine.context import ProcessingContext
-from orchestration.vocabulary import Claim, Durability, ItemCounts, JoinCounts, Outcome, Rest, Settlement, UnitKind
+from orchestration.vocabulary import (
+    Claim,
+    Dispatch,
+    Durability,
+    ItemCounts,
+    JoinCounts,
+    Outcome,
+    Rest,
+    Settlement,
+    UnitKind,
+)
 
 #: A fork that was expected to be short and is not is shared after so many times what was allowed.
 OVERRUN: Final = 4
@@ -74,7 +84,7 @@ class InlineRun:
 
     def _is_short(self) -> bool:
         branches = self._open.values()
-        if not self._budget_ns or self._context.plan.dispatches_by_chord:
+        if not self._budget_ns or self._context.dispatch is Dispatch.CHORD:
             return False
         if not all(branch.queue == self._queue and not self._context.is_async(branch) for branch in branches):
             return False

@@ -7,6 +7,7 @@ finds the row and the checkpoints. Once the session is open, Redis has all that 
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,12 @@ from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.results import has_nan
 from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.versions import Version, VersionCache
-from orchestration.errors import PayloadError, ServiceUnreachable, WorkflowExecutionError
-from orchestration.state.live import PAYLOAD_FIELD, NewSession, Runner
+from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, WorkflowExecutionError
+from orchestration.plan import most_ready
+from orchestration.state.live import PAYLOAD_FIELD, NewSession, Runner, lives_in
 from orchestration.state.rows import encode_rows
 from orchestration.store import sessions
-from orchestration.vocabulary import Mode, RunStatus, Settlement, Verdict
+from orchestration.vocabulary import Dispatch, Mode, RunStatus, Settlement, Verdict
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Contexts kept in a process: a runner that comes back to a session finds what it has read before.
 KEPT_CONTEXTS = 8
+#: Runners in the header of a chord: each of them is a message at the fork and a part at the end, needed or not.
+MOST_IN_HEADER = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,6 @@ class Fork:
     runner: Runner
     #: What has been run in this process already.
     settlements: Sequence[Settlement] = ()
-    #: It is open already: the message came again.
-    is_open: bool = False
     #: Of the branches that are ready.
     attempt: int = 1
 
@@ -104,7 +106,7 @@ class EnhancedParallelProcessor:
         runner = self._runner(request.flow_session_id, f"{request.flow_session_id}.0", request.queue)
         fork = Fork(request, version, row, context, runner)
         if not row.created and self.stores.live.is_open(request.flow_session_id):
-            return replace(fork, is_open=True)
+            return fork
         if self._is_limited() or not self._fits_here(context):
             return fork
         if not row.created:
@@ -118,31 +120,37 @@ class EnhancedParallelProcessor:
         return self._end_inline(fork, inline) if inline.has_ended else fork
 
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
-        """Open the session with its completion parked and this process as its first runner.
+        """Open the session with its completion parked, and this process as its first runner unless it has a chord.
 
-        Returns: GO, to be followed by `run_fork`; else why there is nothing to do here (the message came a second
-        time, or all of it has been done before).
+        Returns: GO, to be followed by `run_fork`; CHORD: the caller publishes `header_of` the session; else why there
+        is nothing to do here (the message came a second time, or all of it has been done before).
         """
-        live = self.stores.live
+        live, session = self.stores.live, fork.request.flow_session_id
         lease_us = int(self.settings.lease_seconds * 1e6)
-        if not fork.is_open:
-            new = _new_session(fork, signature, self.settings.max_concurrent_workflows)
-            verdict, publications = live.open_session(fork.runner, new, lease_us)
-            self.links.publish_runners(publications)
-            if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
-                sessions.set_status(
-                    self.stores.database, fork.row.flow_session_id, fork.row.session_day, [RunStatus.QUEUED],
-                    RunStatus.RUNNING,
-                )  # fmt: skip
-            if verdict is Verdict.ENDED:
-                self.links.publish_completion(fork.request.flow_session_id, signature)
-            if verdict is not Verdict.EXISTS:
-                return verdict
+        new = _new_session(fork, signature, self.settings.max_concurrent_workflows)
+        verdict, publications = live.open_session(fork.runner, new, lease_us)
+        self.links.publish_runners(publications)
+        if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
+            sessions.set_status(
+                self.stores.database, session, fork.row.session_day, [RunStatus.QUEUED], RunStatus.RUNNING
+            )
+        if verdict is Verdict.ENDED:
+            self.links.publish_completion(session, signature)
+        # of a session that was open: the settings of whoever opened it, which may be others
+        header = self.header_of(session) if verdict is Verdict.EXISTS else new.header
+        if header and verdict in (Verdict.GO, Verdict.QUEUED, Verdict.EXISTS):
+            return Verdict.CHORD
+        if verdict is not Verdict.EXISTS:
+            return verdict
         started = live.start_runner(fork.runner, lease_us)
         if started.verdict is Verdict.ENDED:
             # whoever ended it may have died with this message's first delivery; a second completion changes nothing
-            self.links.publish_completion(fork.request.flow_session_id, started.signature)
+            self.links.publish_completion(session, started.signature)
         return started.verdict
+
+    def header_of(self, flow_session_id: str) -> int:
+        """How many runners the chord of an open session has; they are `<session>.1`, `<session>.2`, …; 0: no chord."""
+        return self.stores.live.header_of(flow_session_id)
 
     def run_fork(self, fork: Fork) -> Verdict:
         """Go on as the first runner of a session that was just opened, until there is no more to do here.
@@ -157,25 +165,43 @@ class EnhancedParallelProcessor:
     def give_up(self, runner: Runner) -> None:
         """Let others take over what a runner of this process has claimed, when it can't go on."""
         self.links.publish_runners(
-            self.stores.live.expire_runner(runner.flow_session_id, runner.runner, runner.queue, self.worker)
+            self.stores.live.expire_runner(
+                runner.flow_session_id, runner.runner, runner.queue, self.worker, runner.life
+            )
         )
 
-    def process_branches_parallel(self, flow_session_id: str, runner: str, queue: str) -> Verdict:
+    def process_branches_parallel(self, flow_session_id: str, runner: str, queue: str, message: str = "") -> Verdict:
         """Run branches of an open session as one of its runners, until there is no more to do here.
 
+        Args: message: what publishes the runner again, if it is of a chord: such a one may come and leave many times.
         Returns: why this runner left.
+        Raises: what keeps it from going on; a runner of a chord was given up before.
         """
         registered = self._runner(flow_session_id, runner, queue)
-        started = self.stores.live.start_runner(registered, int(self.settings.lease_seconds * 1e6))
-        if started.verdict is Verdict.ENDED:
+        try:
+            return self._run_registered(registered, message)
+        except Exception:
+            if message:
+                # nobody else does: to Celery, a task in a header must not fail
+                self.give_up(registered)
+            raise
+
+    def _run_registered(self, runner: Runner, message: str) -> Verdict:
+        session = runner.flow_session_id
+        started = self.stores.live.start_runner(runner, int(self.settings.lease_seconds * 1e6), message)
+        self.links.publish_runners(started.publications)
+        if started.verdict is Verdict.ENDED and started.signature:
             # its process may have died before it sent the completion; a second one changes nothing
-            self.links.publish_completion(flow_session_id, started.signature)
+            self.links.publish_completion(session, started.signature)
         if started.verdict is not Verdict.GO:
             return started.verdict
-        context = self._context(flow_session_id, started.version_id, started.day)
-        return self._run(
-            context, RunnerLoop(context, registered, self.spawn_branch_processor(context, registered), self.links)
-        )
+        try:
+            context = self._context(session, started.version_id, started.day)
+        except SessionClosed:
+            return Verdict.GONE  # others have ended it since
+        branches = self.spawn_branch_processor(context, runner)
+        takes_one = bool(message) and not self.settings.runner_slice_seconds
+        return self._run(context, RunnerLoop(context, runner, branches, self.links, takes_one=takes_one))
 
     def spawn_branch_processor(self, context: ProcessingContext, runner: Runner) -> EnhancedBranchProcessor:
         """What runs claims of this session for this runner."""
@@ -187,21 +213,29 @@ class EnhancedParallelProcessor:
         Returns: the result; of a session that was completed before, what was recorded then.
         Raises: UnknownRun; WorkflowExecutionError: the session has not ended.
         """
+        row = self._row(flow_session_id)
+        result = None
+        if not row.status.is_final:
+            try:
+                result = self._end_open(row)
+            except SessionClosed:
+                row = self._row(flow_session_id)
+                if not row.status.is_final:
+                    raise
+        self.links.publish_runners(self.stores.live.close_session(flow_session_id))
+        self._contexts.pop(flow_session_id, None)
+        return result or RunResult.of_row(row, recorded_before=True)
+
+    def _row(self, flow_session_id: str) -> sessions.SessionRow:
         row = sessions.load_session(self.stores.database, flow_session_id)
         if row is None:
             raise WorkflowExecutionError(f"flow session {flow_session_id} is not in PostgreSQL")
-        if row.status.is_final:
-            self.links.publish_runners(self.stores.live.close_session(flow_session_id))
-            return RunResult.of_row(row, recorded_before=True)
-        ended = self.stores.live.session_counts(flow_session_id)
-        if ended is None:
-            raise WorkflowExecutionError(f"flow session {flow_session_id} has no live state")
-        counts, failed = ended
-        context = self._context(flow_session_id, row.version_id, row.session_day.isoformat())
-        result = end_session(context, row, counts, failed=failed > 0)
-        self.links.publish_runners(self.stores.live.close_session(flow_session_id))
-        self._contexts.pop(flow_session_id, None)
-        return result
+        return row
+
+    def _end_open(self, row: sessions.SessionRow) -> RunResult:
+        counts, failed = self.stores.live.ended_counts(row.flow_session_id)
+        context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
+        return end_session(context, row, counts, failed=failed > 0)
 
     def _end_inline(self, fork: Fork, inline: InlineRun) -> RunResult | Fork:
         """The end of a session that was never opened; when it can't be recorded now, Redis is to keep it."""
@@ -246,7 +280,8 @@ class EnhancedParallelProcessor:
         return context
 
     def _runner(self, flow_session_id: str, runner: str, queue: str) -> Runner:
-        return Runner(flow_session_id, runner, f"{self.worker}/{uuid.uuid4().hex[:12]}", queue, self.worker)
+        life = f"{lives_in(self.worker, os.getpid())}{uuid.uuid4().hex[:12]}"
+        return Runner(flow_session_id, runner, life, queue, self.worker)
 
 
 def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
@@ -260,7 +295,13 @@ def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
         open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
         results=[(PAYLOAD_FIELD, orjson.dumps(context.payload))], settlements=fork.settlements,
         item_results_cap=context.settings.max_item_results_bytes,
+        header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0,
     )  # fmt: skip
+
+
+def _header_of(context: ProcessingContext) -> int:
+    """Runners that may be of use to the session at the same moment."""
+    return most_ready(context.plan.branches, min(context.limit, MOST_IN_HEADER))
 
 
 def process_workflow(

@@ -49,11 +49,15 @@ class Links(Protocol):
 
 
 class RunnerLoop:
-    """One runner of one session."""
+    """One runner of one session.
+
+    Args: takes_one: leave after one claim: each branch is a message of its own.
+    """
 
     def __init__(
-        self, context: ProcessingContext, runner: Runner, processor: EnhancedBranchProcessor, links: Links
-    ) -> None:
+        self, context: ProcessingContext, runner: Runner, processor: EnhancedBranchProcessor, links: Links,
+        *, takes_one: bool = False,
+    ) -> None:  # fmt: skip
         self._context = context
         self._runner = runner
         self._processor = processor
@@ -67,6 +71,7 @@ class RunnerLoop:
         #: The last call gave as many async branches as were wanted: there may be more, to be asked for at once.
         self._got_all = False
         self._drains = False
+        self._takes_one = takes_one
 
     def run(self) -> Verdict:
         """Run until the runner has left; returns why.
@@ -115,7 +120,7 @@ class RunnerLoop:
         context = self._context
         answer = context.stores.live.settle_branch(
             self._runner, settlements, call=self._calls, mode=mode, want=want,
-            chunks=context.chunks(self._runner.queue), elapsed_us=elapsed // 1000,
+            chunks="" if self._takes_one else context.chunks(self._runner.queue), elapsed_us=elapsed // 1000,
             item_results_cap=context.settings.max_item_results_bytes,
         )  # fmt: skip
         if answer.publications:
@@ -124,16 +129,18 @@ class RunnerLoop:
         for unit in answer.refused:
             session = context.flow_session_id
             _log.warning("[PARALLELIZER] settlement of %s in %s refused: another attempt owns it", unit, session)
-        if answer.verdict is Verdict.ENDED:
+        if answer.verdict is Verdict.ENDED and answer.signature:
             self._links.publish_completion(context.flow_session_id, answer.signature)
         return answer
 
     def _wanted(self, running: int) -> int:
-        most = self._context.settings.runner_async_branches
+        most = 1 if self._takes_one else self._context.settings.runner_async_branches
         return max(1, running, min(most, running + self._more))
 
     def _mode(self, now: int) -> Mode:
         if self._drains or self._links.stopping() or now - self._began > TOUR_SECONDS * 1e9:
+            return Mode.LEAVE
+        if self._takes_one and self._calls:
             return Mode.LEAVE
         if now - self._ticked < TICK_NS:
             return Mode.GO

@@ -2,6 +2,9 @@
 
 Called in the worker's main process, whose event loop must not wait: one short call to Redis, and a message for each
 runner that takes over. If that fails, the lease expires instead.
+
+A runner of a chord must not fail to Celery, which would never run the chord's body then: when its process is ended by
+the hard time limit, its message comes again, as after a crash.
 """
 
 from __future__ import annotations
@@ -9,8 +12,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from billiard.exceptions import TimeLimitExceeded
+from celery.exceptions import Ignore
 from celery.worker.request import Request
+from celery.worker.state import task_ready
 
+from orchestration.state.live import lives_in
 from tasks.worker import lifecycle
 
 _log = logging.getLogger(__name__)
@@ -22,11 +29,30 @@ class ProcessorRequest(Request):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Give up the runner whose process died or whose task failed, then do what Celery does."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        try:
-            self._expire_runner(type(error).__name__)
-        except Exception:  # noqa: BLE001 - Celery's own handling must go on
-            _log.exception("[WORKER] the runner of %s could not be given up; its lease will expire", self.id)
+        if not isinstance(error, Ignore):
+            # not after an orderly end: a runner of a chord may be at work again by now, in this very worker
+            try:
+                self._expire_runner(type(error).__name__)
+            except Exception:  # noqa: BLE001 - Celery's own handling must go on
+                _log.exception("[WORKER] the runner of %s could not be given up; its lease will expire", self.id)
+        if self._is_in_chord and isinstance(error, TimeLimitExceeded):
+            return self._come_again()
         return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """Let a runner of a chord come again; else do what Celery does."""
+        if soft or not self._is_in_chord:
+            return super().on_timeout(soft, timeout)
+        _log.error("[WORKER] the process of runner %s was ended by its time limit (%s s)", self.id, timeout)
+        return self._come_again()
+
+    @property
+    def _is_in_chord(self) -> bool:
+        return self.name == "tasks.run_branches" and bool(self._request_dict.get("chord"))
+
+    def _come_again(self) -> None:
+        task_ready(self)
+        self.reject(requeue=True)
 
     def _expire_runner(self, cause: str) -> None:
         from tasks.engine import get_processor  # noqa: PLC0415 - made when first needed
@@ -41,7 +67,9 @@ class ProcessorRequest(Request):
         else:
             return
         processor = get_processor()
-        published = processor.stores.live.expire_runner(session, runner, queue, lifecycle.worker_name())
+        worker = lifecycle.worker_name()
+        life = lives_in(worker, self.worker_pid) if self._is_in_chord and self.worker_pid else ""
+        published = processor.stores.live.expire_runner(session, runner, queue, worker, life)
         processor.links.publish_runners(published)
         if published:
             _log.warning("[WORKER] runner %s has ended by %s; %d others take over", runner, cause, len(published))

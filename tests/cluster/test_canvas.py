@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.vocabulary import Dispatch
 from tests.support.clients import Client, RaisedInClient, running_client
 from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
@@ -33,15 +34,16 @@ def journal(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-@pytest.fixture
-def names(journal: Path) -> dict[str, object]:
+@pytest.fixture(params=Dispatch, ids=str)
+def names(request: pytest.FixtureRequest, journal: Path) -> dict[str, object]:
     """`lin` and `fork` run `first` (and three branches) and give their payload; `callback` notes that it ran."""
-    return {
+    workflows = {
         "lin": linear("lin", journal),
         "fork": forked("fork", journal),
         "callback": {"name": "callback", "actions": {"callback": record(journal)}},
         "fails": {"name": "fails", "actions": {"bad": record(journal, outcome="fail"), "good": record(journal)}},
     }
+    return {name: {**workflow, "dispatch": request.param} for name, workflow in workflows.items()}
 
 
 def executions(journal: Path, records: Records) -> dict[str, int]:
