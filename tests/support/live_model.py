@@ -64,6 +64,13 @@ class ModelSession:
     limit: int
     #: Of the fleet, on each queue.
     slots: int = 1
+    #: Runners in the header of its chord; 0: it has none.
+    header: int = 0
+    #: Of these: those that have come, and those of them that are neither on their way nor at work.
+    come: set[str] = field(default_factory=set)
+    parked: set[str] = field(default_factory=set)
+    #: The runner that has ended it.
+    ender: str = ""
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
@@ -87,6 +94,11 @@ class ModelSession:
         """Units that runners of a queue could claim now, a for_each's items counted one by one."""
         items = sum(entry.unclaimed for entry in self.items.values() if entry.queue == queue and entry.claimable)
         return len(self.ready.get(queue, {})) + items
+
+    def wants_runner(self, queue: str, coming: int) -> bool:
+        """Whether one more runner is of use on a queue to which `coming` are on their way."""
+        free = self.ready_units(queue) > coming and len(self.claimed) + coming < self.limit
+        return bool(self.open) and free and (not self.header or bool(self.parked))
 
     # What a caller does
 

@@ -1,4 +1,8 @@
-"""The Lua transitions against the plain Python model, on random plans, outcomes, crashes and interleavings."""
+"""The Lua transitions against the plain Python model, on random plans, outcomes, crashes and interleavings.
+
+Sessions of both dispatchers live side by side. The runners of a chord come by themselves once, then as they are
+published; each is at work, on its way or parked, and never two of these.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +58,11 @@ class Holder:
     last: tuple[list[Settlement], dict[str, object], Next] | None = None
 
 
+def message_of(runner: str) -> str:
+    """What publishes a runner of a chord again."""
+    return f"message of {runner}"
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, ModelBranch]:
     count = draw(st.integers(1, 6))
@@ -87,6 +96,8 @@ class Transitions(RuleBasedStateMachine):
         self.live = LiveState(self.redis_url, f"m{uuid.uuid4().hex[:12]}")
         self.sessions: dict[str, ModelSession] = {}
         self.published: list[Publication] = []
+        #: Messages of chords' runners that nobody waits for: the first of each, and those that come again.
+        self.arriving: list[tuple[str, str, str]] = []
         self.holders: dict[str, Holder] = {}
         self.slots, self.limit_global, self.limit_sessions = slots, limit_global, limit_sessions
         self.queued: list[str] = []
@@ -96,27 +107,32 @@ class Transitions(RuleBasedStateMachine):
     # What callers do
 
     @precondition(lambda self: len(self.sessions) < 4)
-    @rule(plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES))
-    def open(self, plan: dict[str, ModelBranch], limit: int, queue: str) -> None:
+    @rule(
+        plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES), header=st.sampled_from([0, 0, 0, 1, 2, 4])
+    )
+    def open(self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int) -> None:
         self.opened += 1
         session = f"s{self.opened}"
         runner = self._runner(session, f"{session}.0", queue)
         new = NewSession(
             workflow="w", version_id="v", day="2026-01-01", limit=limit, branch_timeout_seconds=300.0,
             open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
-            most_sessions=self.limit_sessions,
+            most_sessions=self.limit_sessions, header=header,
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
         running = len(self.sessions) - len(self.queued)
-        self.sessions[session] = ModelSession(plan, limit, self.slots)
+        self.sessions[session] = ModelSession(plan, limit, self.slots, header)
+        self.arriving += [(session, f"{session}.{number}", queue) for number in range(1, header + 1)]
+        assert self.live.header_of(session) == header
         if self.limit_sessions and (running >= self.limit_sessions or self.queued):
             assert (verdict, publications) == (Verdict.QUEUED, ())
             self.queued.append(session)
         else:
             assert verdict is Verdict.GO
-            self.holders[runner.runner] = Holder(runner)
-        self.published += publications
+            if not header:
+                self.holders[runner.runner] = Holder(runner)
+        self._publish(publications)
         assert self.live.open_session(runner, new, LEASE_US) == (Verdict.EXISTS, ())
 
     @precondition(lambda self: self.published)
@@ -124,7 +140,8 @@ class Transitions(RuleBasedStateMachine):
     def start(self, data: st.DataObject) -> None:
         publication = self.published.pop(data.draw(st.integers(0, len(self.published) - 1)))
         runner = self._runner(publication.flow_session_id, publication.runner, publication.queue)
-        started = self.live.start_runner(runner, LEASE_US)
+        started = self.live.start_runner(runner, LEASE_US, "a message that is not the first one")
+        assert started.publications == ()
         session = self.sessions.get(publication.flow_session_id)
         if session is None:
             assert started.verdict is Verdict.GONE
@@ -136,11 +153,25 @@ class Transitions(RuleBasedStateMachine):
             twice = self._runner(publication.flow_session_id, publication.runner, publication.queue)
             assert self.live.start_runner(twice, LEASE_US).verdict is Verdict.DUPLICATE
 
+    @precondition(lambda self: self.arriving)
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        """A runner of a chord comes that was not published from here."""
+        self._arrive(*self.arriving.pop(data.draw(st.integers(0, len(self.arriving) - 1))))
+
+    @precondition(lambda self: any(session.come for session in self.sessions.values()))
+    @rule(data=st.data(), queue=st.sampled_from(QUEUES))
+    def arrive_again(self, data: st.DataObject, queue: str) -> None:
+        """A message of a runner of a chord is delivered a second time, perhaps one of long ago."""
+        come = sorted((name, runner) for name, session in self.sessions.items() for runner in session.come)
+        self._arrive(*data.draw(st.sampled_from(come)), queue)
+
     @precondition(lambda self: self.holders)
     @rule(data=st.data(), mode=st.sampled_from(MODES), want=st.integers(1, 3), chunk=st.integers(1, 4))
     def step(self, data: st.DataObject, mode: Mode, want: int, chunk: int) -> None:
         holder = self.holders[data.draw(st.sampled_from(sorted(self.holders)))]
         session = self.sessions[holder.runner.flow_session_id]
+        was_over = not session.open
         chosen = data.draw(st.lists(st.sampled_from(sorted(holder.held)), unique=True)) if holder.held else []
         settlements = [self._settlement(data, session, holder.held[unit]) for unit in chosen]
         chunks = f",{','.join(f'{name}={chunk}' for name in session.plan)}," if chunk > 1 else ""
@@ -153,14 +184,15 @@ class Transitions(RuleBasedStateMachine):
         assert not answer.refused
         for settlement in settlements:
             del holder.held[settlement.claim.unit]
-        self.published += answer.publications
+        self._left(holder, answer)
+        self._publish(answer.publications)
         for claim in answer.claims:
             session.claim(
                 holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, chunk
             )
             self._check_info(session, claim)
             holder.held[claim.unit] = claim
-        self._check_verdict(holder, session, answer, mode, want)
+        self._check_verdict(holder, session, answer, mode, want, was_over=was_over)
 
     @precondition(lambda self: any(holder.last for holder in self.holders.values()))
     @rule(data=st.data())
@@ -192,7 +224,7 @@ class Transitions(RuleBasedStateMachine):
         assert answer.refused == {unit}
         assert answer.verdict is Verdict.HOLD
         assert not answer.claims
-        self.published += answer.publications
+        self._publish(answer.publications)
         assert not checkpoint(self.live, victim.runner, stale, "a", b"null")
         assert checkpoint(self.live, victim.runner, claim, "a", b"null")
         kept = Settlement(stale, "items", rest=Rest.KEEP)
@@ -216,7 +248,7 @@ class Transitions(RuleBasedStateMachine):
         settlement = Settlement(claim, "items", settled=number, counts={"succeeded": number}, rest=Rest.KEEP)
         done, publications = self.live.flush_chunk(holder.runner, "2026-01-01", settlement, 0)
         assert done
-        self.published += publications
+        self._publish(publications)
         self.sessions[holder.runner.flow_session_id].flush(unit, number)
         left = kept_claim(settlement)
         holder.held[left.unit] = left
@@ -232,10 +264,18 @@ class Transitions(RuleBasedStateMachine):
         holder = self.holders.pop(name)
         runner = holder.runner
         assert self.live.expire_runner(runner.flow_session_id, name, runner.queue, "another@host#1") == ()
-        self.published += self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER)
-        self.sessions[runner.flow_session_id].lose(runner.life)
-        assert self.live.settle_branch(runner, [], call=holder.calls + 1).verdict is Verdict.LOST
-        self._come_again(runner)
+        assert self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER, f"{WORKER}/other") == ()
+        session = self.sessions[runner.flow_session_id]
+        if session.header:
+            session.parked.add(name)
+        self._publish(self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER, runner.life))
+        session.lose(runner.life)
+        lost = self.live.settle_branch(runner, [], call=holder.calls + 1).verdict
+        assert lost is (Verdict.LOST if session.open else Verdict.GONE)
+        if session.header:
+            self._arrive(runner.flow_session_id, name, runner.queue)
+        else:
+            self._come_again(runner)
 
     @rule()
     def wake(self) -> None:
@@ -243,7 +283,7 @@ class Transitions(RuleBasedStateMachine):
         assert wait_us is None
         for session in self.sessions.values():
             session.wake()
-        self.published += publications
+        self._publish(publications)
 
     @precondition(lambda self: any(not session.open for session in self.sessions.values()))
     @rule()
@@ -307,10 +347,34 @@ class Transitions(RuleBasedStateMachine):
                 if name in self.queued:
                     continue
                 coming = int(client.hget(key("session", name), f"pub:{queue}") or 0)
-                wants = session.ready_units(queue) > coming and len(session.claimed) + coming < session.limit
-                assert not (wants and session.open), (
+                assert not session.wants_runner(queue, coming), (
                     f"{name} has ready work on {queue} and gets no runner; {self._fleet()}"
                 )
+
+    @invariant()
+    def a_runner_of_a_chord_is_parked_or_on_its_way_or_at_work(self) -> None:
+        key, client = self.live.space.key, self.live.client
+        in_flight = {name.decode() for queue in QUEUES for name in client.zrange(key("inflight", queue), 0, -1)}
+        for name, session in self.sessions.items():
+            if not session.header:
+                continue
+            messages = {
+                runner.decode(): text.decode() for runner, text in client.hgetall(key("messages", name)).items()
+            }
+            assert messages == {runner: message_of(runner) for runner in session.come}
+            parked = {runner.decode() for runner in client.zrange(key("parked", name), 0, -1)}
+            registered = {
+                field.decode() for field in client.hkeys(key("runners", name)) if not field.endswith(b":call")
+            }
+            coming = {publication.runner for publication in self.published if publication.flow_session_id == name}
+            held = {holder.runner.runner for holder in self.holders.values() if holder.runner.flow_session_id == name}
+            assert parked == session.parked
+            assert registered == coming | held
+            assert registered <= in_flight
+            assert not coming & held
+            if session.open:
+                assert not parked & registered
+                assert parked | registered == session.come
 
     def teardown(self) -> None:
         """From any state, everything ends, and nothing is left behind."""
@@ -318,11 +382,7 @@ class Transitions(RuleBasedStateMachine):
             return
         for _ in range(10_000):
             self.wake()
-            while self.published:
-                publication = self.published.pop()
-                runner = self._runner(publication.flow_session_id, publication.runner, publication.queue)
-                if self.live.start_runner(runner, LEASE_US).verdict is Verdict.GO:
-                    self.holders[runner.runner] = Holder(runner, has_permit=True)
+            self._deliver()
             if not self.holders and not self.queued:
                 break
             for name in list(self.holders):
@@ -334,6 +394,9 @@ class Transitions(RuleBasedStateMachine):
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
         for name in list(self.sessions):
             self._close(name)
+        assert self.live.beat_worker(WORKER, QUEUES, self.slots, LEASE_US) == (), (
+            "it forgets runners of closed sessions"
+        )
         left = {
             k.decode().removeprefix(self.live.space.prefix)
             for k in self.live.client.scan_iter(f"{self.live.space.prefix}*")
@@ -346,26 +409,84 @@ class Transitions(RuleBasedStateMachine):
 
     # Helpers
 
+    def _deliver(self) -> None:
+        """Every message of a runner arrives."""
+        while self.arriving:
+            self._arrive(*self.arriving.pop())
+        while self.published:
+            publication = self.published.pop()
+            runner = self._runner(publication.flow_session_id, publication.runner, publication.queue)
+            if self.live.start_runner(runner, LEASE_US).verdict is Verdict.GO:
+                self.holders[runner.runner] = Holder(runner, has_permit=True)
+
     def _work_off(self, name: str) -> None:
         holder = self.holders[name]
         session = self.sessions[holder.runner.flow_session_id]
+        was_over = not session.open
         settlements = [self._finish(session, claim) for claim in holder.held.values()]
         holder.held.clear()
         holder.calls += 1
         answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls)
-        self.published += answer.publications
+        self._left(holder, answer)
+        self._publish(answer.publications)
         for claim in answer.claims:
             session.claim(
                 holder.runner.queue, claim.unit, holder.runner.life, claim.attempt, claim.count, claim.retry, 1
             )
             holder.held[claim.unit] = claim
         if answer.verdict is not Verdict.GO:
-            assert answer.verdict in (Verdict.STOP, Verdict.ENDED)
+            assert answer.verdict in ((Verdict.STOP, Verdict.GONE) if was_over else (Verdict.STOP, Verdict.ENDED))
             del self.holders[name]
 
     def _runner(self, session: str, runner: str, queue: str) -> Runner:
         self.lives += 1
         return Runner(session, runner, f"{WORKER}/{self.lives}", queue, WORKER)
+
+    def _publish(self, publications: tuple[Publication, ...]) -> None:
+        """These runners are on their way."""
+        for publication in publications:
+            session = self.sessions[publication.flow_session_id]
+            assert publication.message == (message_of(publication.runner) if session.header else "")
+            if session.header:
+                session.parked.remove(publication.runner)
+        self.published += publications
+
+    def _left(self, holder: Holder, answer: Next) -> None:
+        """What becomes of a runner of a chord that has left."""
+        session = self.sessions[holder.runner.flow_session_id]
+        if answer.verdict is Verdict.ENDED:
+            session.ender = holder.runner.runner
+        elif session.header and answer.verdict in (Verdict.STOP, Verdict.YIELD):
+            session.parked.add(holder.runner.runner)
+
+    def _arrive(self, name: str, runner_name: str, queue: str) -> None:
+        """A runner of a chord comes, the first time or again, without having been sent for."""
+        runner = self._runner(name, runner_name, queue)
+        started = self.live.start_runner(runner, LEASE_US, message_of(runner_name))
+        session = self.sessions.get(name)
+        on_its_way = next((publication for publication in self.published if publication.runner == runner_name), None)
+        if session is None:
+            assert started.verdict is Verdict.GONE
+        elif not session.open:
+            assert started.verdict is (Verdict.ENDED if session.ender == runner_name else Verdict.REDUNDANT)
+        elif runner_name in self.holders or (on_its_way and on_its_way.queue != queue):
+            assert started.verdict is Verdict.DUPLICATE
+        elif on_its_way:
+            assert started.verdict is Verdict.GO, "it takes the place of the one that was published"
+            self.published.remove(on_its_way)
+            self.arriving.append((name, runner_name, queue))
+            self.holders[runner_name] = Holder(runner, has_permit=True)
+        else:
+            session.come.add(runner_name)
+            session.parked.add(runner_name)
+            if started.verdict is Verdict.GO:
+                session.parked.remove(runner_name)
+                self.holders[runner_name] = Holder(runner, has_permit=True)
+            else:
+                assert started.verdict is Verdict.PARKED
+            self._publish(started.publications)
+            return
+        assert started.publications == ()
 
     def _come_again(self, runner: Runner) -> None:
         """The message of a runner that was given up: it is needed, or it goes."""
@@ -373,9 +494,9 @@ class Transitions(RuleBasedStateMachine):
         coming = int(
             self.live.client.hget(self.live.space.key("session", runner.flow_session_id), f"pub:{runner.queue}")
         )
-        wanted = session.ready_units(runner.queue) > coming and len(session.claimed) + coming < session.limit
+        wanted = session.wants_runner(runner.queue, coming)
         verdict = self.live.start_runner(runner, LEASE_US).verdict
-        if session.open and wanted:
+        if wanted:
             assert verdict is Verdict.GO
             self.holders[runner.runner] = Holder(runner)
         else:
@@ -428,12 +549,17 @@ class Transitions(RuleBasedStateMachine):
             assert claim.items is not None
             assert claim.items.size == claim.items.succeeded == session.plan[claim.name].size
 
-    def _check_verdict(self, holder: Holder, session: ModelSession, answer: Next, mode: Mode, want: int) -> None:
+    def _check_verdict(
+        self, holder: Holder, session: ModelSession, answer: Next, mode: Mode, want: int, *, was_over: bool
+    ) -> None:
         name = holder.runner.runner
-        if not session.open:
+        if was_over:
+            assert answer.verdict in ((Verdict.GONE,) if session.header else (Verdict.STOP, Verdict.YIELD))
+        elif not session.open:
             assert answer.verdict is Verdict.ENDED
-            assert answer.signature == f"signature of {holder.runner.flow_session_id}"
-        if answer.verdict in (Verdict.ENDED, Verdict.STOP, Verdict.YIELD):
+            parked = f"signature of {holder.runner.flow_session_id}"
+            assert answer.signature == ("" if session.header else parked), "a chord publishes its body by itself"
+        if answer.verdict in (Verdict.ENDED, Verdict.STOP, Verdict.YIELD, Verdict.GONE):
             assert not holder.held
             del self.holders[name]
         if answer.verdict is Verdict.GO:
@@ -447,8 +573,8 @@ class Transitions(RuleBasedStateMachine):
             ), "a unit was ready, permits were free, and the runner did not get it"
 
     def _close(self, name: str) -> None:
-        self.published += self.live.close_session(name)
-        self.published += self.live.close_session(name)
+        self._publish(self.live.close_session(name))
+        self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
         del self.sessions[name]
         while self.queued and len(self.sessions) - len(self.queued) < self.limit_sessions:
