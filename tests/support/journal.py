@@ -60,6 +60,7 @@ def die(ctx: ActionContext, journal: str, times: int) -> int:
     _note(ctx, "start", journal)
     if ctx.attempt <= times:
         os._exit(9)
+    _note(ctx, "end", journal)
     return ctx.attempt
 
 
@@ -111,6 +112,19 @@ def wait_for_file(ctx: ActionContext, journal: str, path: str, seconds: float = 
         time.sleep(0.01)
     _note(ctx, "end", journal)
     return True
+
+
+@action("test.hold")
+def hold(ctx: ActionContext, journal: str, folder: str, seconds: float = 30.0) -> int:
+    """Return when the file `<folder>/<task>.<attempt>` exists: lets a test hold each attempt of each task by itself."""
+    name = _note(ctx, "start", journal)
+    path, end = Path(folder) / f"{name}.{ctx.attempt}", time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > end:
+            raise TimeoutError(path)
+        time.sleep(0.01)
+    _note(ctx, "end", journal)
+    return ctx.attempt
 
 
 @action("test.surrogate")

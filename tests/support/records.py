@@ -76,6 +76,12 @@ class Records:
         with closing(redis.Redis.from_url(self._fleet.redis_url)) as client:
             wait_until(lambda: not client.hlen("unacked") and not any(map(client.llen, queues)), "no message left")
 
+    def messages_of(self, flow_session_id: str, queue: str) -> int:
+        """How many of a session's messages wait in a queue or are at work; those of killed workers stay for hours."""
+        with closing(redis.Redis.from_url(self._fleet.redis_url)) as client:
+            texts = [*client.hvals("unacked"), *client.lrange(queue, 0, -1)]
+        return sum(flow_session_id.encode() in text for text in texts)
+
     def live_keys(self) -> list[str]:
         """Names of keys that belong to a session, or hold something of one: none when all have ended."""
         prefix = KeySpace(self._fleet.namespace).prefix
