@@ -43,7 +43,7 @@ class Counters:
     """The counts of one stack."""
 
     def __init__(self, stack: BenchStack) -> None:
-        self._stack = stack
+        self.stack = stack
         self._redis = open_redis(stack.redis_url)
         self._stream = StatusStream(stack.redis_url, NAMESPACE)
         self.database = Database(stack.database_url, pool_size=1, application_name="parallelizer-bench")
@@ -67,14 +67,20 @@ class Counters:
         """
         self.wait_broker_empty()
         gc.collect()
-        replies = app.control.inspect(timeout=30, limit=1).stats() or {}
-        expect("workers that answer", len(replies), 1)
-        return dict(next(iter(replies.values()))["total"])
+        return dict(self._stats()["total"])
 
     def tasks_since(self, before: Mapping[str, int]) -> dict[str, int]:
         """What has been begun since `tasks_run` gave `before`."""
         now = self.tasks_run()
         return {name: count - before.get(name, 0) for name, count in now.items() if count != before.get(name, 0)}
+
+    def pool_processes(self) -> list[int]:
+        """Ids of the worker's children that run tasks; on prefork only."""
+        return list(self._stats()["pool"]["processes"])
+
+    def redis_bytes(self) -> int:
+        """What Redis has allocated for all that it holds."""
+        return int(self._redis.info("memory")["used_memory"])
 
     def wait_broker_empty(self) -> None:
         """All messages have been run: with late acknowledgement, none waits and none is unacknowledged."""
@@ -97,6 +103,11 @@ class Counters:
         ids = list(flow_session_ids)
         return int(self.database.fetch(_ROWS, (ids, ids))[0][0])
 
+    def _stats(self) -> dict[str, Any]:
+        replies = app.control.inspect(timeout=30, limit=1).stats() or {}
+        expect("workers that answer", len(replies), 1)
+        return dict(next(iter(replies.values())))
+
     def _messages_left(self) -> int:
         pipeline: Any = self._redis.pipeline(transaction=True)
         waiting, unacknowledged = pipeline.llen(self._queue).hlen(UNACKNOWLEDGED).execute()
@@ -105,7 +116,7 @@ class Counters:
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
         deadline, pause = time.monotonic() + WAIT_SECONDS, threading.Event()
         while not condition():
-            self._stack.check_worker()
+            self.stack.check_worker()
             if time.monotonic() > deadline:
                 raise WrongCount(f"after {WAIT_SECONDS:g} s still not: {what}")
             pause.wait(LOOK_SECONDS)

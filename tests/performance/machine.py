@@ -1,16 +1,17 @@
-"""What a figure depends on besides our code: the machine, the versions below us, how durable the servers are."""
+"""What a figure depends on besides our code: the machine, who else uses it, the versions below us, the servers."""
 
 from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 
 import psutil
 
 from orchestration.store.pool import Database
 from parallelizer.services.reach import open_redis
-from tests.performance.stack import CONCURRENCY, BenchStack
+from tests.performance.stack import BenchStack
 
 
 def describe(stack: BenchStack, database: Database) -> dict[str, object]:
@@ -24,7 +25,6 @@ def describe(stack: BenchStack, database: Database) -> dict[str, object]:
     }
     return {
         "cores": os.cpu_count(),
-        "worker": f"prefork -c {CONCURRENCY}",
         "system": f"{platform.system()} {platform.machine()}",
         "file_system": _file_system(stack),
         "python": platform.python_version(),
@@ -44,3 +44,29 @@ def _file_system(stack: BenchStack) -> str:
     """Where the data are: on tmpfs, fsync costs nothing."""
     above = [part for part in psutil.disk_partitions(all=True) if stack.folder.is_relative_to(part.mountpoint)]
     return max(above, key=lambda part: len(part.mountpoint)).fstype if above else "unknown"
+
+
+class OthersWatch:
+    """How much of the machine's processors others use: neither this process nor what it has started."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    def share(self) -> float:
+        """Of all processors, since this watch was made: 0 to 1."""
+        total, busy, ours = (after - before for before, after in zip(self._before, self._read(), strict=True))
+        return min(1.0, max(0.0, (busy - ours) / total)) if total > 0 else 0.0
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """Seconds of processors so far: all there are, those that were busy, those that we used."""
+        times = psutil.cpu_times()
+        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        this = psutil.Process()
+        ours = 0.0
+        for process in (this, *this.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                # with those of its children that have ended: they are in no list any more
+                ours += sum(process.cpu_times()[:4])
+        return total, total - idle, ours

@@ -1,7 +1,8 @@
 """What a benchmark runs on: servers and one worker of its own, in a temporary folder, and nothing of it left behind.
 
-The servers are as durable as those of `parallelizer up`: PostgreSQL with fsync, Redis with its append-only file. All
-programs are tethered to this process, so even its `kill -9` ends them.
+The servers are as durable as those of `parallelizer up`: PostgreSQL with fsync, Redis with its append-only file. They
+stay the same while workers of several kinds take turns, one at a time. All programs are tethered to this process, so
+even its `kill -9` ends them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +27,13 @@ from parallelizer.services.valkey import EmbeddedValkey
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Processes of the worker; the goals are stated for two.
-CONCURRENCY = 2
 NAMESPACE = "bench"
 APPLICATION = "tests.performance.raw_tasks"
-#: The worker is idle, or was given up by Ctrl-C, when it is told to end.
+ACTIONS = "tests.performance.bench_actions"
+#: The last worker is idle, or was given up by Ctrl-C, when it is told to end.
 GRACE_SECONDS = 3.0
+#: One that makes room for another ends in order: its slots would draw runners until its lease is over.
+TURN_SECONDS = 30.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,28 +42,87 @@ class WorkerLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerKind:
+    """How a worker is started."""
+
+    pool: str
+    concurrency: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """As on a command line."""
+        settings = "".join(f"{name}={value} " for name, value in self.settings.items())
+        return f"{settings}-P {self.pool} -c {self.concurrency}"
+
+
+#: What the goals are stated for.
+PREFORK = WorkerKind("prefork", 2)
+#: The same, with every fork shared.
+FORKING = WorkerKind("prefork", 2, {"INLINE_FORK_MS": "0"})
+THREADS = WorkerKind("threads", 10)
+
+
+@dataclass(slots=True)
 class BenchStack:
-    """The running stack; its URLs are also in this process's environment, for the Celery application."""
+    """The running servers, whose URLs are also in this process's environment, and the worker that has its turn."""
 
     redis_url: str
     database_url: str
-    worker: LoggedProgram
+    data_dir: Path
     folder: Path
+    _kind: WorkerKind | None = None
+    _worker: LoggedProgram | None = None
+    _started: int = 0
+
+    def use(self, kind: WorkerKind) -> None:
+        """A worker of this kind is ready, and no other runs. The one before it is idle.
+
+        Raises: ServiceUnreachable: it did not come up.
+        """
+        if self._kind == kind:
+            return
+        self.stop_worker(TURN_SECONDS)
+        self._started += 1
+        program = worker_program(
+            self._started, group=NAMESPACE, concurrency=kind.concurrency, pool=kind.pool,
+            environment=self._environment(kind), data_dir=self.data_dir, application=APPLICATION,
+        )  # fmt: skip
+        self._worker = replace(program, folder=self.folder)  # away from the user's .env
+        registered = partial(registered_workers, self.redis_url, NAMESPACE, NAMESPACE)
+        start_and_wait([self._worker], registered, threading.Event(), lambda: None)
+        self._kind = kind
 
     def check_worker(self) -> None:
         """Return when the worker runs.
 
         Raises: WorkerLost
         """
-        if self.worker.has_exited():
-            raise WorkerLost(f"{self.worker.name} {self.worker.describe_exit()}:\n{log_tail(self.worker.log, 30)}")
+        worker = self._worker
+        if worker is not None and worker.has_exited():
+            raise WorkerLost(f"{worker.name} {worker.describe_exit()}:\n{log_tail(worker.log, 30)}")
+
+    def stop_worker(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """No worker runs."""
+        if self._worker is not None:
+            stop_programs([self._worker], grace_seconds, threading.Event(), lambda: None)
+        self._kind = self._worker = None
+
+    @staticmethod
+    def _environment(kind: WorkerKind) -> dict[str, str]:
+        return {
+            **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": ACTIONS,
+            "LOG_LEVEL": "warning",  # Celery logs two lines for each task: that would slow plain tasks only
+            **kind.settings,
+        }  # fmt: skip
 
 
 @contextmanager
 def bench_stack() -> Iterator[BenchStack]:
-    """Run the stack in the block; a signal that ends the program raises KeyboardInterrupt in it. Main thread only.
+    """Run the servers in the block, no worker yet. Main thread only.
 
-    Raises: ServiceUnreachable: a server or the worker did not come up.
+    A signal that ends the program raises KeyboardInterrupt in the block.
+    Raises: ServiceUnreachable: a server did not come up.
     """
     before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDING}
     exits = ExitStack()
@@ -76,7 +137,7 @@ def bench_stack() -> Iterator[BenchStack]:
 
 
 def _start(exits: ExitStack) -> BenchStack:
-    """Start everything; how to end each part is known to `exits` before it is started."""
+    """Start the servers; how to end each part is known to `exits` before it is started."""
     folder = Path(tempfile.mkdtemp(prefix="parallelizer-bench-"))
     exits.callback(_remove, folder)
     folder.chmod(0o711)  # for root: the user that PostgreSQL runs as passes through
@@ -89,23 +150,9 @@ def _start(exits: ExitStack) -> BenchStack:
         server.wait_ready()
     migrate.upgrade(postgres.url)
     _set_environment(REDIS_URL=valkey.url, DATABASE_URL=postgres.url, NAMESPACE=NAMESPACE, DATA_DIR=str(data_dir))
-    worker = _worker(data_dir, folder)
-    exits.callback(stop_programs, [worker], GRACE_SECONDS, threading.Event(), lambda: None)
-    registered = partial(registered_workers, valkey.url, NAMESPACE, NAMESPACE)
-    start_and_wait([worker], registered, threading.Event(), lambda: None)
-    return BenchStack(valkey.url, postgres.url, worker, folder)
-
-
-def _worker(data_dir: Path, folder: Path) -> LoggedProgram:
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT),
-        "LOG_LEVEL": "warning",  # Celery logs two lines for each task: that would slow plain tasks only
-    }  # fmt: skip
-    program = worker_program(
-        1, group=NAMESPACE, concurrency=CONCURRENCY, pool="prefork", environment=environment, data_dir=data_dir,
-        application=APPLICATION,
-    )  # fmt: skip
-    return replace(program, folder=folder)  # away from the user's .env
+    stack = BenchStack(valkey.url, postgres.url, data_dir, folder)
+    exits.callback(stack.stop_worker)
+    return stack
 
 
 def _set_environment(**variables: str) -> None:

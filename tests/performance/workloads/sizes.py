@@ -1,0 +1,60 @@
+"""The sizes: those that the goals are stated for, and small ones that only show that the benchmark works.
+
+Workloads of one kind of worker stand together, since changing it takes seconds. The million is the last, because
+PostgreSQL tidies up for some time after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tests.performance.stack import FORKING, PREFORK, THREADS
+from tests.performance.workloads.fan_out import FanOut, Growth
+from tests.performance.workloads.linear import Chain, OneAction
+from tests.performance.workloads.million import Million
+from tests.performance.workloads.mixed import Mixed
+from tests.performance.workloads.small_runs import SmallRuns
+from tests.performance.workloads.waiting import Waiting
+from tests.performance.workloads.workload import COUNTED, Workload
+
+#: Whose figures are shown: `chord` goes in here as soon as a definition may ask for it.
+DISPATCHERS: Final = (COUNTED,)
+
+
+def full_size(dispatchers: Sequence[str] = DISPATCHERS) -> list[Workload]:
+    """What `make bench` measures and the goals are stated for."""
+    return [
+        *(FanOut(10_000, dispatch) for dispatch in dispatchers),
+        Growth(100_000, 10_000),
+        Chain(1000, 200),
+        OneAction(200),
+        SmallRuns(400),
+        *(Waiting(40, 0.1, 10, PREFORK, 0.85, dispatch) for dispatch in dispatchers),
+        *(Waiting(400, 0.1, 10, PREFORK, 0.95, dispatch) for dispatch in dispatchers),
+        *(Waiting(1000, 0.5, 100, PREFORK, 0.9, dispatch) for dispatch in dispatchers),
+        Mixed(3000, 300, 1.0),
+        *(SmallRuns(400, FORKING, dispatch) for dispatch in dispatchers),
+        *(Waiting(40, 0.1, 10, THREADS, 0.85, dispatch) for dispatch in dispatchers),
+        *(Waiting(400, 0.1, 10, THREADS, 0.95, dispatch) for dispatch in dispatchers),
+        Million(1_000_000, 10_000),
+    ]
+
+
+def quick_size() -> list[Workload]:
+    """The same, small: to see that the benchmark works."""
+    return [
+        FanOut(200),
+        Growth(1000, 200),
+        Chain(50, 20),
+        OneAction(10),
+        SmallRuns(8),
+        Waiting(40, 0.02, 10, PREFORK, 0.85),
+        Waiting(400, 0.005, 10, PREFORK, 0.95),
+        Waiting(1000, 0.02, 100, PREFORK, 0.9),
+        Mixed(300, 100, 0.1),
+        Million(3000, 200),
+        SmallRuns(8, FORKING),
+        Waiting(40, 0.02, 10, THREADS, 0.85),
+        Waiting(400, 0.005, 10, THREADS, 0.95),
+    ]
