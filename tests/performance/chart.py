@@ -96,11 +96,12 @@ def _grid(height: int) -> list[str]:
 
 def _row(bar: _Bar, top: int) -> list[str]:
     start, end = sorted((_x(1.0), _x(bar.margin.median)))
+    width = max(1.0, end - start)
     middle, base = top + ROW / 2, top + ROW / 2 + 4
     low, high = _x(bar.margin.low), _x(bar.margin.high)
     return [
         f'<text class="name" x="{LEFT - 12}" y="{base:g}" text-anchor="end">{escape(bar.label)}</text>',
-        f'<rect class="{bar.kind}" x="{start}" y="{middle - BAR / 2:g}" width="{end - start:.1f}" height="{BAR}"/>',
+        f'<rect class="{bar.kind}" x="{start}" y="{middle - BAR / 2:g}" width="{width:.1f}" height="{BAR}"/>',
         f'<line class="whisker" x1="{low}" y1="{middle:g}" x2="{high}" y2="{middle:g}"/>',
         f'<text class="detail" x="{LEFT + WIDTH + 12}" y="{base:g}">{escape(bar.text)}</text>',
     ]

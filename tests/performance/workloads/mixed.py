@@ -51,7 +51,7 @@ class Mixed:
     beside: ClassVar[str] = ""
     comparisons: ClassVar[Sequence[Comparison]] = (
         Comparison("longest wait of a fast item's row", "s", "longest_wait", goal=Goal(0.1, is_most=True)),
-        Comparison("until the result, share of the ideal", "", "share"),
+        Comparison("share of the ideal", "", "share"),
     )
 
     @property
