@@ -15,12 +15,25 @@ from orchestration.engine.finish import RunResult
 from orchestration.engine.processor import Fork, RunRequest
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Verdict
-from tests.support.stepping import QUEUE, SteppingEngine
+from tests.support.stepping import QUEUE, RecordingLinks, SteppingEngine
 
 Definition = dict[str, Any]
 NOOP: Definition = {"uses": "core.noop"}
 ONE: Definition = {"name": "one", "actions": {"only": NOOP}}
 ITEMS: Definition = {"name": "items", "actions": {"each": {**NOOP, "for_each": {"range": "${{ payload.items }}"}}}}
+ARMS = [f"arm{number}" for number in range(998)]
+WIDE: Definition = {
+    "name": "wide",
+    "actions": {
+        "first": NOOP, **{arm: {**NOOP, "needs": ["first"]} for arm in ARMS}, "last": {**NOOP, "needs": ARMS},
+    },
+}  # fmt: skip
+#: A chunk is to take 20 ms: on a machine so slow that a no-op takes 2 ms, ten items.
+LEAST_ITEMS_PER_CALL = 10
+#: Of live state, for each item: one bit, and a few keys for all of them.
+LIVE_BYTES_PER_ITEM = 1
+#: Of a row in the status channel (measured: 97).
+STREAM_BYTES_PER_ITEM = 200
 #: What stays for a time, in case a message or a call of the run comes a second time: seconds, and bytes in all.
 TRACE_SECONDS, TRACE_BYTES = 86_400, 1000
 
@@ -69,13 +82,46 @@ def record_statements(database: Database) -> list[str]:
     return statements
 
 
-def test_an_item_of_a_for_each_costs_one_script_call(engine: SteppingEngine) -> None:
+class WatchingLinks(RecordingLinks):
+    """Looks, every 50 ms while a runner is at work, how large the namespace is without the status channel."""
+
+    def __init__(self, engine: SteppingEngine) -> None:
+        super().__init__()
+        self._engine = engine
+        self.looks = self.most_bytes = 0
+
+    def crowded(self, queue: str) -> bool:
+        client = self._engine.live.client
+        keys = [self._engine.live.space.prefix + key for key in keys_of(self._engine) - {"status"}]
+        self.most_bytes = max(self.most_bytes, sum(client.memory_usage(key) or 0 for key in keys))
+        self.looks += 1
+        return False
+
+
+def test_a_script_call_is_for_many_items(engine: SteppingEngine) -> None:
     run_alone(engine, ITEMS, {"items": 1})  # the scripts are loaded, the version is compiled
-    for items in (100, 400):
-        before = script_calls(engine)
-        assert run_alone(engine, ITEMS, {"items": items}).counts == {"succeeded": items}
-        # opened, claimed, expanded, its end settled, closed; each item is settled in the call that claims the next
-        assert script_calls(engine) - before <= items + 5
+    before = script_calls(engine)
+    assert run_alone(engine, ITEMS, {"items": 10_000}).counts == {"succeeded": 10_000}
+    assert script_calls(engine) - before <= 10_000 / LEAST_ITEMS_PER_CALL
+
+
+def test_a_branch_costs_one_script_call(engine: SteppingEngine) -> None:
+    run_alone(engine, WIDE)
+    before = script_calls(engine)
+    assert run_alone(engine, WIDE).counts == {"succeeded": len(ARMS) + 2}
+    # each is settled in the call that claims the next; opened, claimed, closed
+    assert script_calls(engine) - before <= len(ARMS) + 2 + 3
+
+
+def test_items_take_few_bytes_of_redis(engine: SteppingEngine) -> None:
+    items, client, channel = 100_000, engine.live.client, engine.live.space.key("status")
+    engine.processor.links = links = WatchingLinks(engine)
+    run_alone(engine, ITEMS, {"items": items})
+    assert links.looks > 1
+    assert links.most_bytes <= LIVE_BYTES_PER_ITEM * items
+    # nothing has drained it, so all rows are there at once
+    assert client.memory_usage(channel, samples=0) <= STREAM_BYTES_PER_ITEM * items
+    client.unlink(channel)
 
 
 def test_a_linear_run_costs_two_statements(engine: SteppingEngine) -> None:
@@ -87,18 +133,21 @@ def test_a_linear_run_costs_two_statements(engine: SteppingEngine) -> None:
     assert statements == ["WITH", "UPDATE"] * 10
 
 
-def test_the_statements_of_a_thousand_items_are_few(engine: SteppingEngine) -> None:
-    run_alone(engine, ITEMS, {"items": 1})
+@pytest.mark.parametrize(("workflow", "tasks"), [(ITEMS, 1001), (WIDE, 1000)], ids=["items", "branches"])
+def test_the_statements_of_a_thousand_branches_are_few(
+    engine: SteppingEngine, workflow: Definition, tasks: int
+) -> None:
+    run_alone(engine, workflow, {"items": 1})
     engine.updater.drain_all()
     statements = record_statements(engine.database)
-    result = run_alone(engine, ITEMS, {"items": 1000})
+    result = run_alone(engine, workflow, {"items": 1000})
     assert len(statements) <= 4
-    assert engine.updater.drain_all().rows >= 1001
+    assert engine.updater.drain_all().rows >= tasks
     assert len(statements) <= 4 + 20
     rows = engine.database.fetch(
         "SELECT count(*) FROM tasks WHERE flow_session_id = %s AND status = 'succeeded'", (result.flow_session_id,)
     )
-    assert rows == [(1001,)]
+    assert rows == [(tasks,)]
 
 
 @pytest.mark.parametrize("workflow", [ONE, ITEMS], ids=["linear", "forked"])
