@@ -10,7 +10,7 @@ ARGS ?=
 export FOLDER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-links test test-unit test-integration test-cluster bench lint format lock venv clean
+.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress bench lint format lock venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-integration: $(READY) ## Run the tests that need Redis and PostgreSQL (star
 
 test-cluster: $(READY) ## Run the tests with real worker processes
 	@$(BIN)/python -m pytest tests/cluster $(ARGS)
+
+test-stress: $(READY) ## Run the tests that kill a hundred processes
+	@$(BIN)/python -m pytest tests/stress $(ARGS)
 
 bench: $(READY) ## Measure speed against plain Celery, as a table and JSON
 	@$(BIN)/python -m tests.performance.bench $(ARGS)
