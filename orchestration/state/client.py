@@ -59,7 +59,8 @@ class ScriptCaller:
     client, which retries: scripts are idempotent.
 
     `send` does not wait for the reply: the bytes are with the kernel when it returns, so a process that is killed then
-    has lost nothing, and the steps of a linear branch need not wait for a round trip each.
+    has lost nothing, and the steps of a linear branch need not wait for a round trip each. Only the first call of a
+    script on a connection waits: a server that does not know the script says so in the reply.
     """
 
     def __init__(self, client: Any) -> None:
@@ -83,10 +84,10 @@ class ScriptCaller:
         except redis.exceptions.ResponseError:
             raise
         except _BROKEN:
-            connection.disconnect()  # the next call connects it anew
+            self._cut(connection)
             return self._again(sha, source, arguments)
         except BaseException:
-            connection.disconnect()  # a time limit raised here: the reply to come is not the next call's
+            self._cut(connection)  # a time limit raised here: the reply to come is not the next call's
             raise
 
     def send(
@@ -100,6 +101,10 @@ class ScriptCaller:
 
         Args: answered: called with the reply, in the order of sending.
         """
+        if sha not in self._known:
+            answered(self.call(sha, source, arguments))
+            self._known.add(sha)
+            return
         if len(self._due) >= MOST_DUE:
             self.await_replies()
         self._due.append(_Sent(sha, source, arguments, answered))
@@ -107,10 +112,10 @@ class ScriptCaller:
         try:
             connection.send_command("EVALSHA", sha, *arguments, check_health=False)
         except _BROKEN:
-            connection.disconnect()
+            self._cut(connection)
             self._repeat_due()
         except BaseException:
-            connection.disconnect()
+            self._cut(connection)
             raise
 
     def await_replies(self) -> None:
@@ -127,10 +132,10 @@ class ScriptCaller:
                     reply = self._client.execute_command("EVAL", due[0].source, *due[0].arguments)
                 due.popleft().answered(reply)
         except _BROKEN:
-            connection.disconnect()
+            self._cut(connection)
             self._repeat_due()
         except BaseException:
-            connection.disconnect()
+            self._cut(connection)
             due.clear()
             raise
 
@@ -152,6 +157,20 @@ class ScriptCaller:
         except AttributeError:
             due = self._own.due = deque()
         return due
+
+    @property
+    def _known(self) -> set[str]:
+        """Scripts that the server is known to have since this thread's connection was made."""
+        try:
+            known: set[str] = self._own.known
+        except AttributeError:
+            known = self._own.known = set()
+        return known
+
+    def _cut(self, connection: Any) -> None:
+        """Give the connection up; the next call makes it anew, to a server that may have restarted."""
+        connection.disconnect()
+        self._known.clear()
 
     def _connection(self) -> Any:
         connection = getattr(self._own, "connection", None)

@@ -8,6 +8,7 @@ import redis
 from orchestration.state.client import ScriptCaller, connect
 from orchestration.state.live import LiveState, Runner
 from orchestration.vocabulary import Verdict
+from tests.support.waiting import wait_until
 
 SOURCE = "return redis.call('INCR', KEYS[1])"
 WRONG_SHA = "0" * 40
@@ -55,6 +56,18 @@ def test_an_error_of_the_script_reaches_the_caller_and_leaves_the_connection_usa
     with pytest.raises(redis.exceptions.ResponseError):
         caller.call(str(connect(redis_url).script_load(broken)), broken, [1, namespace])
     assert caller.call(sha_of(redis_url), SOURCE, [1, namespace]) == 1
+
+
+def test_what_was_sent_is_done_although_the_process_dies_and_the_server_did_not_know_the_script(
+    caller: ScriptCaller, redis_url: str, namespace: str
+) -> None:
+    sha = sha_of(redis_url)
+    with redis.Redis.from_url(redis_url) as other:
+        other.script_flush()
+        for _ in range(3):
+            caller.send(sha, SOURCE, [1, namespace], lambda _: None)
+        caller._own.connection._sock.close()  # what the kernel does for a process that dies
+        wait_until(lambda: other.get(namespace) == b"3", "all that was sent is done", seconds=5)
 
 
 def test_a_live_state_works_after_its_connections_were_cut(redis_url: str, namespace: str) -> None:
