@@ -263,7 +263,8 @@ class LiveState:
     ) -> None:  # fmt: skip
         """Send the result of a settled step in the middle of a branch, without waiting for the answer.
 
-        It is in the hands of the kernel when this returns: the death of this process does not undo it.
+        It is in the hands of the kernel when this returns; the death of this process undoes it only if Redis has not
+        read it by then.
         Args: claim: the branch's, or None while the session is not open. answered: called with 1, or with 0 when the
             branch belongs to somebody else (nothing was written); at the latest in `await_checkpoints`.
         """
