@@ -10,7 +10,7 @@ ARGS ?=
 export FOLDER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress bench lint format lock venv clean
+.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress bench budget lint format lock venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ test-cluster: $(READY) ## Run the tests with real worker processes
 test-stress: $(READY) ## Run the tests that kill a hundred processes
 	@$(BIN)/python -m pytest tests/stress $(ARGS)
 
-bench: $(READY) ## Measure speed against plain Celery, as a table and JSON
+bench: $(READY) ## Measure speed and memory beside plain Celery: a table, JSON and a chart (ARGS=--quick: small)
 	@$(BIN)/python -m tests.performance.bench $(ARGS)
+
+budget: $(READY) ## Measure where the microseconds of an item and of a step go
+	@$(BIN)/python -m tests.performance.budget $(ARGS)
 
 lint: $(READY) ## Check style, types and the layers of imports
 	@$(BIN)/ruff check .

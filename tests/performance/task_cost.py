@@ -60,7 +60,7 @@ class TaskCost:
     @property
     def rest(self) -> float:
         """Does it start, is its action known, what is its result as JSON."""
-        return self.whole - self.inputs - self.call - self.limit
+        return max(0.0, self.whole - self.inputs - self.call - self.limit)
 
 
 class Clock:
@@ -100,7 +100,7 @@ def task_cost(engine: SteppingEngine, size: Size) -> TaskCost:
             whole=_microseconds(lambda: run_steps(_steps(tasks, context, scope), limit), size),
             inputs=_microseconds(partial(action.inputs.render, scope), size),
             call=unlimited,
-            limit=_microseconds(partial(invoke, made, limit), size) - unlimited,
+            limit=max(0.0, _microseconds(partial(invoke, made, limit), size) - unlimited),
             row=_microseconds(partial(tasks.row, action, ended, 1, sequence_of(1, 0), NO_ITEM, timeline), size),
         )
 

@@ -90,6 +90,20 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
                 assert one[side] is None or one[side]["low"] <= one[side]["median"] <= one[side]["high"]
 
 
+def test_the_budget_has_a_figure_for_each_piece(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.performance.budget", "--quick"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if "|" in line]
+    figures = [(cells[0], [float(cell) for cell in cells[1:]]) for cells in rows if cells[-1][:1].isdigit()]
+    assert len(figures) == len(rows) - 3 * 2  # of each table, the head and the line below it
+    assert all(value >= 0 for _, values in figures for value in values)
+    alone, together = dict(figures)["**in the worker's process, until it is settled**"]
+    assert alone > together > 0
+
+
 def test_ctrl_c_ends_everything_it_started(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     with running_bench(temporary, "--only", "fan-out", "--json", str(tmp_path / "bench.json")) as process:

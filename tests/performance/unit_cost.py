@@ -120,7 +120,7 @@ def _run_items(engine: SteppingEngine, definition: Mapping[str, object], chunk: 
                 answer = engine.live.settle_branch(fork.runner, settlements, call=call, chunks=f",each={chunk},")
             script = _script_seconds(engine) - before
             if is_full:
-                settled.append((settling.cpu, script, settling.wall - settling.cpu - script))
+                settled.append((settling.cpu, script, max(0.0, settling.wall - settling.cpu - script)))
             is_over = answer.verdict is Verdict.ENDED
             for claim in answer.claims:
                 with Clock() as processing:
