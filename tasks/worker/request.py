@@ -48,7 +48,7 @@ class ProcessorRequest(Request):
 
     @property
     def _is_in_chord(self) -> bool:
-        return self.name == "tasks.run_branches" and bool(self._request_dict.get("chord"))
+        return self.name == "tasks.run_branches" and self.chord is not None
 
     def _come_again(self) -> None:
         task_ready(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from celery import current_task
@@ -12,10 +13,20 @@ from orchestration import action
 
 @action("test.message")
 def message(seconds: float = 0.0) -> dict[str, object]:
-    """The task's name, the group it was sent in, and the process it runs in."""
+    """The task's name and id, the group it was sent in, the message's own mark, and the process it runs in."""
     time.sleep(seconds)
     request = current_task.request
-    return {"task": current_task.name, "group": request.group, "pid": os.getpid()}
+    return {
+        "task": current_task.name, "id": request.id, "group": request.group, "in_chord": request.chord is not None,
+        "message": request.properties["delivery_tag"], "pid": os.getpid(),
+    }  # fmt: skip
+
+
+@action("test.stuck")
+def stuck(seconds: float) -> None:
+    """Do not end, whatever signal says so, as in a library that does not come back."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
+    time.sleep(seconds)
 
 
 @action("test.spin")
