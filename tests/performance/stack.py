@@ -149,7 +149,11 @@ def _start(exits: ExitStack) -> BenchStack:
     for server in (valkey, postgres):
         server.wait_ready()
     migrate.upgrade(postgres.url)
-    _set_environment(REDIS_URL=valkey.url, DATABASE_URL=postgres.url, NAMESPACE=NAMESPACE, DATA_DIR=str(data_dir))
+    # TMPDIR: a worker that has to be killed leaves folders there, which go with ours
+    _set_environment(
+        REDIS_URL=valkey.url, DATABASE_URL=postgres.url, NAMESPACE=NAMESPACE, DATA_DIR=str(data_dir),
+        TMPDIR=str(folder),
+    )  # fmt: skip
     stack = BenchStack(valkey.url, postgres.url, data_dir, folder)
     exits.callback(stack.stop_worker)
     return stack
