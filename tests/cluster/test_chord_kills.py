@@ -81,7 +81,7 @@ def test_runs_whose_processes_are_killed_end_with_one_body_each(
         for number in range(1, KILLS + 1):
             wait_until(lambda: started(journals) >= number * STARTS_BETWEEN_KILLS, "the runs go on")  # noqa: B023
             kill_one_of(workers)
-        results: list[dict[str, Any]] = client.run("result = [run.get(timeout=90) for run in runs]")
+        results: list[dict[str, Any]] = client.run("result = [run.get(timeout=200) for run in runs]")
     records = Records(fleet)
     wait_until(lambda: len(read_journal(bodies)) >= 2 * RUNS, "what is linked to the runs has run")
     again = 0

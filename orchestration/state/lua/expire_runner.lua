@@ -1,4 +1,5 @@
--- A runner's process is known to be dead: what it had claimed may run again at once.
+-- A runner's process is known to be dead: what it had claimed may run again at once, and so may the runners that it was to
+-- publish when it died.
 --
 -- ARGV: session runner queue worker life
 --   worker   in which it ran
@@ -8,11 +9,14 @@
 -- Refusals: none
 -- Stream: nothing
 
-local record = redis.call('HGET', runners_key(session), runner)
-if not record then return { {}, {} } end
-local registered_life = string.match(record, '^(.*)|%d+|%d$')
-if string.sub(registered_life, 1, #life) ~= life then return { {}, {} } end
 local publish = {}
+local record = redis.call('HMGET', runners_key(session), runner, runner .. ':call')
+local registered_life = record[1] and string.match(record[1], '^(.*)|%d+|%d$') or ''
+if string.sub(registered_life, 1, #life) ~= life then
+  resend(life, redis.call('GET', last_call_key(runner)), publish)
+  return { {}, publish }
+end
+resend(life, record[2], publish)
 local workflow = redis.call('HGET', session_key(session), 'workflow')
 local units = expire(session, runner, queue, worker)
 hand_on_touched(session, workflow, publish, true)

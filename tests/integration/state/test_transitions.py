@@ -56,6 +56,8 @@ class Holder:
     calls: int = 0
     held: dict[str, Claim] = field(default_factory=dict)
     last: tuple[list[Settlement], dict[str, object], Next] | None = None
+    #: What the last call told it to publish.
+    told: tuple[Publication, ...] = ()
 
 
 def message_of(runner: str) -> str:
@@ -98,6 +100,8 @@ class Transitions(RuleBasedStateMachine):
         self.published: list[Publication] = []
         #: Messages of chords' runners that nobody waits for: the first of each, and those that come again.
         self.arriving: list[tuple[str, str, str]] = []
+        #: Runners that have left, with what their last call told them to publish.
+        self.told: dict[str, tuple[Runner, tuple[Publication, ...]]] = {}
         self.holders: dict[str, Holder] = {}
         self.slots, self.limit_global, self.limit_sessions = slots, limit_global, limit_sessions
         self.queued: list[str] = []
@@ -180,7 +184,7 @@ class Transitions(RuleBasedStateMachine):
         }  # fmt: skip
         holder.calls += 1
         answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls, **arguments)  # type: ignore[arg-type]
-        holder.last = (settlements, arguments, answer)
+        holder.last, holder.told = (settlements, arguments, answer), answer.publications
         assert not answer.refused
         for settlement in settlements:
             del holder.held[settlement.claim.unit]
@@ -220,7 +224,7 @@ class Transitions(RuleBasedStateMachine):
         answer = self.live.settle_branch(
             victim.runner, [Settlement(stale, "done")], call=victim.calls, want=len(victim.held)
         )
-        victim.last = None
+        victim.last, victim.told = None, answer.publications
         assert answer.refused == {unit}
         assert answer.verdict is Verdict.HOLD
         assert not answer.claims
@@ -268,7 +272,11 @@ class Transitions(RuleBasedStateMachine):
         session = self.sessions[runner.flow_session_id]
         if session.header:
             session.parked.add(name)
-        self._publish(self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER, runner.life))
+        publications = self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER, runner.life)
+        resent = tuple(publication for publication in holder.told if publication in self.published)
+        assert publications[: len(resent)] == resent, "it may have died before it published them"
+        self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
+        self._publish(publications[len(resent) :])
         session.lose(runner.life)
         lost = self.live.settle_branch(runner, [], call=holder.calls + 1).verdict
         assert lost is (Verdict.LOST if session.open else Verdict.GONE)
@@ -276,6 +284,15 @@ class Transitions(RuleBasedStateMachine):
             self._arrive(runner.flow_session_id, name, runner.queue)
         else:
             self._come_again(runner)
+
+    @precondition(lambda self: self.told)
+    @rule(data=st.data())
+    def crash_when_it_has_left(self, data: st.DataObject) -> None:
+        """The process of a runner dies when it has left, perhaps before it published what it was told to."""
+        runner, told = self.told[data.draw(st.sampled_from(sorted(self.told)))]
+        resent = self.live.expire_runner(runner.flow_session_id, runner.runner, runner.queue, WORKER, runner.life)
+        assert resent == tuple(publication for publication in told if publication in self.published)
+        self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
 
     @rule()
     def wake(self) -> None:
@@ -440,7 +457,7 @@ class Transitions(RuleBasedStateMachine):
 
     def _runner(self, session: str, runner: str, queue: str) -> Runner:
         self.lives += 1
-        return Runner(session, runner, f"{WORKER}/{self.lives}", queue, WORKER)
+        return Runner(session, runner, f"{WORKER}/1.{self.lives:06}", queue, WORKER)
 
     def _publish(self, publications: tuple[Publication, ...]) -> None:
         """These runners are on their way."""
@@ -454,6 +471,8 @@ class Transitions(RuleBasedStateMachine):
     def _left(self, holder: Holder, answer: Next) -> None:
         """What becomes of a runner of a chord that has left."""
         session = self.sessions[holder.runner.flow_session_id]
+        if answer.verdict not in (Verdict.GO, Verdict.HOLD, Verdict.DRAIN):
+            self.told[holder.runner.runner] = (holder.runner, answer.publications)
         if answer.verdict is Verdict.ENDED:
             session.ender = holder.runner.runner
         elif session.header and answer.verdict in (Verdict.STOP, Verdict.YIELD):

@@ -23,6 +23,20 @@ local function return_claims(id, queue, life)
   return units
 end
 
+-- resend: runners that a dead life was told to publish by its last call, and that have not begun: it may have died before it
+-- did. They are published once more; a message that comes twice does no harm. `call`: number and reply of a call, or nil.
+local function resend(life, call, publish)
+  if not call then return end
+  local stored = cmsgpack.unpack(call)
+  if string.sub(stored[1], 1, #life) ~= life then return end
+  local told = stored[2][3]
+  for at = 1, #told, 5 do
+    if redis.call('HGET', runners_key(told[at]), told[at + 1]) == '|1|1' then
+      for field = at, at + 4 do publish[#publish + 1] = told[field] end
+    end
+  end
+end
+
 -- expire: a runner is taken for dead: its claims go back, its permits and slot are freed. Returns the units.
 local function expire(id, runner, queue, worker)
   local record = redis.call('HGET', runners_key(id), runner)
