@@ -26,6 +26,7 @@ NOOP: Final[Mapping[str, Any]] = {"uses": "core.noop"}
 WARM_RUNS: Final = 8
 #: The dispatcher that goals are stated for, and what stands beside most workloads.
 COUNTED: Final = "counted"
+CHORD: Final = "chord"
 PLAIN: Final = "plain Celery"
 
 
