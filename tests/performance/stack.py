@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ APPLICATION = "tests.performance.raw_tasks"
 ACTIONS = "tests.performance.bench_actions"
 #: The last worker is idle, or was given up by Ctrl-C, when it is told to end.
 GRACE_SECONDS = 3.0
-#: One that makes room for another ends in order: its slots would draw runners until its lease is over.
+#: One that makes room for another ends in order: else its slots would draw runners until its lease is over.
 TURN_SECONDS = 30.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -73,6 +74,7 @@ class BenchStack:
     folder: Path
     _kind: WorkerKind | None = None
     _worker: LoggedProgram | None = None
+    _ending: list[LoggedProgram] = field(default_factory=list)
     _started: int = 0
 
     def use(self, kind: WorkerKind) -> None:
@@ -82,7 +84,10 @@ class BenchStack:
         """
         if self._kind == kind:
             return
-        self.stop_worker(TURN_SECONDS)
+        self._kind, last = None, self._worker
+        if last is not None:
+            last.send(signal.SIGTERM)  # it ends while the next one starts; nobody sends anything meanwhile
+            self._ending.append(last)
         self._started += 1
         program = worker_program(
             self._started, group=NAMESPACE, concurrency=kind.concurrency, pool=kind.pool,
@@ -91,6 +96,9 @@ class BenchStack:
         self._worker = replace(program, folder=self.folder)  # away from the user's .env
         registered = partial(registered_workers, self.redis_url, NAMESPACE, NAMESPACE)
         start_and_wait([self._worker], registered, threading.Event(), lambda: None)
+        while self._ending:
+            _await_end(self._ending[-1])
+            self._ending.pop()
         self._kind = kind
 
     def check_worker(self) -> None:
@@ -102,11 +110,10 @@ class BenchStack:
         if worker is not None and worker.has_exited():
             raise WorkerLost(f"{worker.name} {worker.describe_exit()}:\n{log_tail(worker.log, 30)}")
 
-    def stop_worker(self, grace_seconds: float = GRACE_SECONDS) -> None:
+    def stop_workers(self) -> None:
         """No worker runs."""
-        if self._worker is not None:
-            stop_programs([self._worker], grace_seconds, threading.Event(), lambda: None)
-        self._kind = self._worker = None
+        programs = [*self._ending, *([self._worker] if self._worker is not None else [])]
+        stop_programs(programs, GRACE_SECONDS, threading.Event(), lambda: None)
 
     @staticmethod
     def _environment(kind: WorkerKind) -> dict[str, str]:
@@ -115,6 +122,14 @@ class BenchStack:
             "LOG_LEVEL": "warning",  # Celery logs two lines for each task: that would slow plain tasks only
             **kind.settings,
         }  # fmt: skip
+
+
+def _await_end(program: LoggedProgram) -> None:
+    """A program that was told to end has ended; a second SIGTERM would cut a worker's orderly end short."""
+    assert program.process is not None
+    with suppress(subprocess.TimeoutExpired):
+        program.process.wait(TURN_SECONDS)
+    program.sweep()
 
 
 @contextmanager
@@ -155,7 +170,7 @@ def _start(exits: ExitStack) -> BenchStack:
         TMPDIR=str(folder),
     )  # fmt: skip
     stack = BenchStack(valkey.url, postgres.url, data_dir, folder)
-    exits.callback(stack.stop_worker)
+    exits.callback(stack.stop_workers)
     return stack
 
 
