@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 from orchestration.plan.model import Branch
@@ -10,33 +11,40 @@ from orchestration.plan.model import Branch
 def most_ready(branches: Mapping[str, Branch], most: int) -> int:
     """A bound, not always reached, on the units that can be ready at once; at most `most`.
 
-    Two branches of which one comes after the other are never ready together. So if the graph is cut into paths, at
-    most one branch of each is ready, or as many items of it as may run at once. The paths are found greedily: few, but
-    not the fewest. 20,000 branches take 10 ms.
+    Two branches of which one comes after the other are never ready together. So when each branch is put into a chain
+    of such, at most one branch of a chain is ready, or as many items of it as may run at once. A branch goes on with a
+    chain that ended before it; chains that end at a join are free again behind it. Few chains, but not the fewest:
+    exact where forks and joins are nested. 20,000 branches take 60 ms at most.
     """
-    path_of: dict[str, int] = {}
     widths: list[int] = []
+    free: dict[str, list[int]] = {name: [] for name in branches}
+    waits = {name: branch.predecessors for name, branch in branches.items()}
+    todo = deque(name for name, count in waits.items() if count == 0)
     total = 0
-    for name, branch in branches.items():
-        path = path_of.get(name)
-        if path is None:
-            path = path_of[name] = len(widths)
+    while todo and total < most:
+        branch = branches[todo.popleft()]
+        chains = sorted(free.pop(branch.name), key=widths.__getitem__)
+        if not chains:
+            chains = [len(widths)]
             widths.append(0)
-        width = min(most, _units_of(branch, most))
-        total += max(0, width - widths[path])
-        widths[path] = max(width, widths[path])
-        if total >= most:
-            return most
+        units = _units_of(branch, most)
+        chain = chains[-1 if units > 1 else 0]
+        total += max(0, units - widths[chain])
+        widths[chain] = max(units, widths[chain])
         for successor in branch.successors:
-            if successor.branch not in path_of:
-                path_of[successor.branch] = path
-                break
-    return total
+            if chains:
+                free[successor.branch].append(chains.pop())
+            waits[successor.branch] -= 1
+            if waits[successor.branch] == 0:
+                todo.append(successor.branch)
+        if branch.successors:
+            free[branch.successors[0].branch] += chains
+    return min(most, total)
 
 
-def _units_of(branch: Branch, unknown: int) -> int:
+def _units_of(branch: Branch, most: int) -> int:
     action = branch.actions[0]
     if action.items is None:
         return 1
-    size = unknown if action.items.size is None else max(1, action.items.size)
-    return min(size, action.max_concurrent or size)
+    size = most if action.items.size is None else max(1, action.items.size)
+    return min(most, size, action.max_concurrent or size)

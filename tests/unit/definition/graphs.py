@@ -58,4 +58,6 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
         for key in draw(st.sets(st.sampled_from(sorted(parts)), max_size=4)):
             action[key] = draw(parts[key])
         actions[name] = action
-    return {"name": "w", "description": draw(TEXT), "output": draw(VALUES), "actions": actions}
+    top = {"name": "w", "description": draw(TEXT), "output": draw(VALUES), "actions": actions}
+    dispatch = draw(st.sampled_from([None, "counted", "chord"]))
+    return {**top, "dispatch": dispatch} if dispatch else top
