@@ -72,6 +72,7 @@ class RunnerLoop:
         self._got_all = False
         self._drains = False
         self._takes_one = takes_one
+        self._has_taken = False
 
     def run(self) -> Verdict:
         """Run until the runner has left; returns why.
@@ -86,6 +87,7 @@ class RunnerLoop:
                 if answer.verdict not in STAYS:
                     return answer.verdict
                 self._drains = self._drains or answer.verdict is Verdict.DRAIN
+                self._has_taken = self._has_taken or bool(answer.claims)
                 held = self._start_async(answer.claims)
                 if answer.verdict is Verdict.WAIT and self._async is None:
                     time.sleep(TICK_NS / 1e9)
@@ -140,7 +142,7 @@ class RunnerLoop:
     def _mode(self, now: int) -> Mode:
         if self._drains or self._links.stopping() or now - self._began > TOUR_SECONDS * 1e9:
             return Mode.LEAVE
-        if self._takes_one and self._calls:
+        if self._takes_one and self._has_taken:
             return Mode.LEAVE
         if now - self._ticked < TICK_NS:
             return Mode.GO
