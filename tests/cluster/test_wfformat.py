@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.commands import parallelizer
 from tests.support.fleet import Fleet
-from tests.support.recordings import LOAVES, LOAVES_EDGES, LOAVES_TASKS, loaves, real_recordings
+from tests.support.recordings import LOAVES, LOAVES_EDGES, LOAVES_TASKS, loaves
 from tests.support.records import Records
 
 #: What the clocks of sleeps and the rounding of recorded times may take off a makespan, seconds.
@@ -113,14 +113,3 @@ def test_a_task_that_started_before_what_it_waits_for_had_ended_is_told_and_exit
     assert done.returncode == 1
     assert "1 of 14 edges violated" in done.stdout
     assert "✘ clean-up started" in done.stdout
-
-
-def test_every_real_recording_runs_and_every_edge_is_respected(fleet: Fleet) -> None:
-    folder = real_recordings()
-    fleet.start(1, concurrency=10, pool="threads")
-    for known in json.loads((folder / "figures.json").read_text(encoding="utf-8")):
-        compared = repeated(fleet, folder / known["file"], "--target-seconds", "2")["comparison"]
-        assert (compared["tasks"], compared["edges"]) == (known["tasks"], known["edges"]), known["file"]
-        assert (compared["unrecorded"], compared["violations"]) == (0, 0), known["file"]
-        assert compared["makespan_seconds"] >= compared["bound_seconds"] - CLOCK_SECONDS, known["file"]
-        assert compared["most_at_once"] <= 10, known["file"]
