@@ -30,6 +30,7 @@ from tests.support.commands import (
     clean_environment,
     parallelizer,
     running_command,
+    started_since,
     wait_all_gone,
 )
 
@@ -276,7 +277,7 @@ def test_a_stack_for_one_run_lives_as_long_as_its_block(data_dir: Path) -> None:
     settings = load_settings(data_dir=data_dir, redis_url=None, database_url=None)
     before = set(psutil.Process().children(recursive=True))
     with temporary_stack(settings, concurrency=1) as stack:
-        below = [process for process in psutil.Process().children(recursive=True) if process not in before]
+        below = started_since(before)
         assert stack_urls(data_dir, settings) == (stack.redis_url, stack.database_url)
         assert (stack.logs / "worker-1.log").exists()
         answer = parallelizer("down", "--data-dir", str(data_dir))

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -95,6 +95,16 @@ def running_command(*arguments: str, **variables: str) -> Iterator[RunningComman
                 process.kill()
                 process.wait()
                 raise AssertionError(f"did not end within {WAIT_SECONDS:g} s of SIGTERM:\n{command.output}") from None
+
+
+def started_since(before: set[psutil.Process]) -> list[psutil.Process]:
+    """All processes below this one, but for those in `before` and what they start (a server forks any time)."""
+    below = psutil.Process().children(recursive=True)
+    theirs = set(before)
+    for process in before:
+        with suppress(psutil.NoSuchProcess):
+            theirs.update(process.children(recursive=True))
+    return [process for process in below if process not in theirs]
 
 
 def wait_all_gone(processes: list[psutil.Process], seconds: float = 15.0) -> None:
