@@ -21,7 +21,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     Args: settings: with `redis_url`; `broker_url` may name another broker.
     """
     redis_options = {
-        "socket_timeout": 10,  # a frozen server or a silent cut: reconnect; bounds a stop that waits for the broker too
+        "socket_timeout": 10,  # a frozen server or a silent cut: reconnect
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "socket_keepalive_options": _KEEPALIVE,

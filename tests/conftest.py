@@ -1,3 +1,9 @@
 """Fixtures for every test; see tests/support."""
 
+import signal
+
 pytest_plugins = ["tests.support.servers", "tests.support.fleet"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would every command that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,6 +18,7 @@ from celery import bootsteps, signals
 from config.logs import configure_logging
 from config.settings import get_settings
 from tasks.celery_app import app
+from tasks.worker.handover import keep_handed_over
 from tasks.worker.upkeep_process import UpkeepProcess
 
 UPKEEP_LOOK_SECONDS = 1.0
@@ -42,7 +43,7 @@ def _logging(**_: Any) -> None:
 
 
 class Upkeep(bootsteps.StartStopStep):
-    """Names the worker before its pool is made, and starts the upkeep process.
+    """Names the worker before its pool is made, mends the pool, and starts the upkeep process.
 
     Its slots are registered when it reads messages, seconds later (Celery first looks for its neighbours): a slot
     that was registered before would draw runners that no process takes.
@@ -63,6 +64,7 @@ class Upkeep(bootsteps.StartStopStep):
         queues = [str(queue) for queue in worker.app.amqp.queues.consume_from]
         Upkeep.process = UpkeepProcess(worker_name(), queues, worker.pool.num_processes or 1)
         Upkeep.process.start()
+        keep_handed_over(worker.pool)
         self._timer = worker.timer.call_repeatedly(UPKEEP_LOOK_SECONDS, Upkeep.process.watch)
 
     def close(self, worker: Any) -> None:

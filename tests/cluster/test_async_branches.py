@@ -27,7 +27,7 @@ def workers(module_fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Fle
     yield module_fleet
     worker.send(signal.SIGTERM)
     assert worker.process is not None
-    worker.process.wait(90)
+    worker.process.wait(30)
     module_fleet.workers.remove(worker)
 
 
