@@ -144,6 +144,10 @@ class LimitsDefinition(_Part):
     branch_timeout_seconds: Seconds | None = Field(
         default=None, description="Seconds a branch may run; by default the setting BRANCH_PROCESSING_TIMEOUT_SECS."
     )
+    weight: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False), PlainSerializer(_short)] = Field(
+        default=1.0,
+        description="Share of the fleet beside other sessions that want it too: with 3, three times as much as with 1.",
+    )
 
 
 class ActionDefinition(_Part):

@@ -33,7 +33,11 @@ def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> P
         actions=MappingProxyType(actions),
         branches=MappingProxyType(branches),
         roots=tuple(name for name, branch in branches.items() if branch.predecessors == 0),
-        limits=Limits(definition.limits.max_concurrent_branches, definition.limits.branch_timeout_seconds),
+        limits=Limits(
+            definition.limits.max_concurrent_branches,
+            definition.limits.branch_timeout_seconds,
+            definition.limits.weight,
+        ),
         output=None if definition.output is None else Template(definition.output),
         payload_schema=definition.payload_schema,
         dispatch=None if definition.dispatch is None else Dispatch(definition.dispatch),

@@ -53,6 +53,8 @@ class Limits:
 
     max_concurrent_branches: int | None = None
     branch_timeout_seconds: float | None = None
+    #: Share of the fleet beside other sessions.
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def test_every_option_reaches_the_plan() -> None:
         {
             "name": "w",
             "payload_schema": {"type": "object"},
-            "limits": {"max_concurrent_branches": 3, "branch_timeout_seconds": 1.5},
+            "limits": {"max_concurrent_branches": 3, "branch_timeout_seconds": 1.5, "weight": 2.5},
             "output": "${{ payload.x }}",
             "actions": {
                 "a": {
@@ -95,7 +95,7 @@ def test_every_option_reaches_the_plan() -> None:
     assert (action.timeout_seconds, action.max_concurrent, action.continue_on_failure) == (2, 5, True)
     assert plan.output is not None
     assert plan.output.render(one) == 9
-    assert (plan.limits, plan.payload_schema) == (Limits(3, 1.5), {"type": "object"})
+    assert (plan.limits, plan.payload_schema) == (Limits(3, 1.5, 2.5), {"type": "object"})
     assert (plan.workflow, plan.version_id) == ("w", definition.version_id)
 
 
