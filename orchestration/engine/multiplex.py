@@ -15,8 +15,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from orchestration.engine.branch import EnhancedBranchProcessor
@@ -105,19 +104,18 @@ class Multiplexer:
             self._ended.clear()
         return finished
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """While the block runs, what ends is settled from the loop's thread."""
+    def begin_busy(self) -> None:
+        """From now on, what ends is settled from the loop's thread."""
         with self._lock:
             self._is_busy = True
             waiting = bool(self._finished)
         if waiting:
             self._loop.call_soon_threadsafe(self._settle_finished)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._is_busy = False
+
+    def end_busy(self) -> None:
+        """From now on, what ends is for `wait` and `take`."""
+        with self._lock:
+            self._is_busy = False
 
     def cancel(self) -> tuple[list[Settlement], list[Claim]]:
         """Give up all that runs. A branch that does not end in time is fenced out.
