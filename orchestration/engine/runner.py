@@ -17,7 +17,7 @@ from config.celery_config import TOUR_SECONDS
 from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import GivenUp
-from orchestration.engine.multiplex import Multiplexer
+from orchestration.engine.multiplex import LoopBlocked, Multiplexer
 from orchestration.errors import ServiceUnreachable, StaleClaim, WorkflowExecutionError
 from orchestration.state.client import RedisError
 from orchestration.state.live import Runner
@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 
 #: How often a runner looks whether others wait (measured: 50 ms keeps small runs within 0.2 s at 2 % of the rate).
 TICK_NS = 50_000_000
-#: A service stays away: no fault of the claims. Any other error counts as a crash of theirs (see `give_up`), so that
-#: one which lasts ends, as a poison branch.
-UNREACHABLE = (ServiceUnreachable, RedisError)
+#: A service stays away, or somebody's action keeps the event loop: no fault of the claims. Any other error counts as a
+#: crash of theirs (see `give_up`), so that one which lasts ends, as a poison branch.
+UNREACHABLE = (ServiceUnreachable, RedisError, LoopBlocked)
 #: When claims that a runner could not run may be claimed again.
 HAND_BACK_US = 1_000_000
 #: Slot time is charged to the session in portions of at least this.

@@ -25,6 +25,7 @@ LIMIT, MARGIN = 1.0, 0.3
 FOREVER = 100.0
 SLOTS = {"prefork": 4, "threads": 4, "solo": 1}
 KINDS = ("sleeping", "computing", "receiving", "swallowing", "cleaning_up", "stuck_in_c")
+ASYNC_KINDS = ("awaiting", "never_cancelled", "awaiting_cleaning_up", "computing_on_loop")
 #: Where the only thread is stuck, nothing of the pool can go on.
 IMPOSSIBLE = {("solo", "stuck_in_c")}
 CASES = [(pool, kind) for pool in SLOTS for kind in KINDS if (pool, kind) not in IMPOSSIBLE]
@@ -78,7 +79,7 @@ def over(kind: str, silent_port: int) -> dict[str, Any]:
     inputs: dict[str, Any] = {"seconds": FOREVER}
     if kind == "receiving":
         inputs = {"port": silent_port}
-    if kind == "cleaning_up":
+    if kind.endswith("cleaning_up"):
         inputs["clean_seconds"] = 0.5
     return {"uses": f"test.{kind}", "with": inputs}
 
@@ -122,6 +123,37 @@ def test_a_branch_over_its_time_ends_and_all_others_succeed(
     assert rows["over", -1].attempt == 1
     branch = "SELECT status, attempt FROM branches WHERE flow_session_id = %s AND branch = 'over'"
     assert Records(module_fleet).rows(branch, result["flow_session_id"]) == [("timed_out", 1)]
+
+
+@pytest.mark.parametrize("kind", ASYNC_KINDS)
+def test_an_async_branch_over_its_time_ends_and_those_beside_it_succeed(
+    client: Client, module_fleet: Fleet, pool: str, kind: str
+) -> None:
+    beside = {"uses": "test.awaiting", "with": {"seconds": 0.2}, "for_each": {"range": 10}, "max_concurrent": 5}
+    actions = {
+        "over": over(kind, 0),
+        "behind": {"uses": "core.noop", "needs": ["over"], "trigger_rule": "all_done"},
+        "beside": beside,
+        "after": {**beside, "needs": ["over"], "trigger_rule": "all_done"},
+    }
+    result = run(client, pool, actions)
+    assert (result["status"], result["counts"]) == ("succeeded", {"succeeded": 21, "timed_out": 1})
+    rows = Records(module_fleet).tasks(result["flow_session_id"], 24)
+    check_timed_out(rows["over", -1])
+    assert {row.attempt for row in rows.values()} == {1}
+
+
+def test_an_async_action_that_blocks_its_loop_ends_and_those_beside_it_run_again(
+    client: Client, module_fleet: Fleet, pool: str
+) -> None:
+    actions = {
+        "over": {"uses": "test.sleeping_on_loop", "with": {"seconds": 15}},
+        "beside": {"uses": "test.awaiting", "with": {"seconds": 0.7}, "for_each": {"range": 10}},
+    }
+    result = run(client, pool, actions)
+    assert result["counts"] == {"succeeded": 10, "timed_out": 1}
+    check_timed_out(Records(module_fleet).tasks(result["flow_session_id"], 12)["over", -1])
+    assert result["duration_seconds"] < 12, "the others did not wait for it"
 
 
 def test_an_item_over_its_time_ends_and_all_others_succeed(client: Client, module_fleet: Fleet, pool: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -50,6 +51,46 @@ def cleaning_up(seconds: float, clean_seconds: float) -> str:
     except Exception:  # noqa: BLE001 - as users write it
         time.sleep(clean_seconds)
     return "late"
+
+
+@action("test.awaiting")
+async def awaiting(seconds: float) -> None:
+    """Wait beside others."""
+    await asyncio.sleep(seconds)
+
+
+@action("test.never_cancelled")
+async def never_cancelled(seconds: float) -> str:
+    """Take no notice of being cancelled."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+    return "late"
+
+
+@action("test.awaiting_cleaning_up")
+async def awaiting_cleaning_up(seconds: float, clean_seconds: float) -> str:
+    """Clean up when it is cancelled, and give something all the same."""
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        await asyncio.sleep(clean_seconds)
+    return "late"
+
+
+@action("test.computing_on_loop")
+async def computing_on_loop(seconds: float) -> int:
+    """Keep the event loop busy with Python."""
+    await asyncio.sleep(0)
+    return computing(seconds)
+
+
+@action("test.sleeping_on_loop")
+async def sleeping_on_loop(seconds: float) -> None:
+    """Keep the event loop from running anything else, in C."""
+    await asyncio.sleep(0)
+    time.sleep(seconds)  # noqa: ASYNC251 - as users write it
 
 
 @action("test.stuck_in_c")

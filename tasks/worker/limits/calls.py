@@ -15,6 +15,7 @@ thread whose call has ended.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -95,7 +96,7 @@ class ThreadCall:
         #: Its time is over.
         self.is_over = False
         self.successor: Successor | None = None
-        self.is_stuck = self._is_armed = False
+        self.is_stuck = self._is_armed = self._blocks = False
         self.thread = threading.current_thread()
         is_main = self.thread is threading.main_thread()
         self._raiser: Raiser = MainRaiser(self._lands) if is_main else ThreadRaiser()
@@ -114,10 +115,21 @@ class ThreadCall:
         """
         now = time.monotonic_ns()
         self.call, self._late, self._grace_ns, self._stuck, self.began_ns = call, late, grace_ns, stuck, now
-        self.is_over, self.successor, self.is_stuck, self._step = False, None, False, self._soft
+        self.is_over, self.successor, self._step = False, None, self._soft
+        self.is_stuck = self._blocks = False
         self.due_ns = due_ns = now + int(call.seconds * 1e9)
         self.runs = True
         self._is_armed = self._raiser.arm(call.seconds, SoftTimeLimitExceeded)
+        if due_ns < ticker.wake_ns:
+            ticker.wake()
+
+    def begin_step(self, call: Call, late: Late | None, began_ns: int, due_ns: int, grace_ns: int) -> None:
+        """A coroutine of user code, which began then, goes on; in a thread that runs an event loop."""
+        self.call, self._late, self._grace_ns, self._stuck, self.began_ns = call, late, grace_ns, None, began_ns
+        self.is_over, self.successor, self._step = False, None, self._soft
+        self._is_armed, self._blocks = False, True
+        self.due_ns = due_ns
+        self.runs = True
         if due_ns < ticker.wake_ns:
             ticker.wake()
 
@@ -164,7 +176,7 @@ class ThreadCall:
     def _give_up(self, now_ns: int) -> int:
         self._step = self._hard
         if self._late is not None:
-            self.successor = Successor(self.call, self._late, self.began_ns, blocks=False)
+            self.successor = Successor(self.call, self._late, self.began_ns, blocks=self._blocks)
         return now_ns + self._grace_ns - LATE_NS
 
     def _hard(self, now_ns: int) -> int:
@@ -182,3 +194,16 @@ class ThreadCall:
     def _again(self, now_ns: int) -> int:
         self._raiser.throw(HardTimeLimit)
         return now_ns + AGAIN_NS
+
+
+_own: Final = threading.local()
+os.register_at_fork(after_in_child=_own.__dict__.clear)
+
+
+def call_of_thread() -> ThreadCall:
+    """The call that this thread is in, or is about to be in."""
+    try:
+        own: ThreadCall = _own.call
+    except AttributeError:
+        own = _own.call = ThreadCall()
+    return own

@@ -7,21 +7,16 @@ SIGUSR1: blocked          delivered                        blocked, dropped at t
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from orchestration.engine.invoke import Call, Late
-from tasks.worker.limits.calls import TIME_IS_OVER, Stuck, ThreadCall
+from tasks.worker.limits.asynchronous import run_limited
+from tasks.worker.limits.calls import TIME_IS_OVER, Stuck, ThreadCall, call_of_thread
 from tasks.worker.limits.celery_soft import is_guarded, keep_out, let_in
-
-_own: Final = threading.local()
-os.register_at_fork(after_in_child=_own.__dict__.clear)
 
 
 class PoolTimeLimit:
@@ -41,10 +36,7 @@ class PoolTimeLimit:
         """Call `function`; SoftTimeLimitExceeded is raised in it when the time of `call` is over; see `TimeLimit`."""
         if call.seconds <= 0:
             raise SoftTimeLimitExceeded(call.seconds)
-        try:
-            own: ThreadCall = _own.call
-        except AttributeError:
-            own = _own.call = ThreadCall()
+        own = call_of_thread()
         guarded = is_guarded()
         try:
             value = self._call(own, call, function, late, guarded=guarded)
@@ -76,15 +68,7 @@ class PoolTimeLimit:
 
     async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None = None) -> Any:
         """Run `coroutine` beside others; it is cancelled when the time of `call` is over; see `TimeLimit`."""
-        del late
-        timer = asyncio.timeout(call.seconds)
-        try:
-            async with timer:
-                return await coroutine
-        except TimeoutError:
-            if timer.expired():
-                raise SoftTimeLimitExceeded(call.seconds) from None
-            raise  # the action's own
+        return await run_limited(call, coroutine, late, self._grace_ns)
 
 
 def _end(own: ThreadCall, *, guarded: bool) -> None:
