@@ -16,7 +16,7 @@ completion: with the caller's task id, callbacks, chain, group and chord. So `.g
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import redis
@@ -89,6 +89,45 @@ def fork_here(task: ProcessorTask, processor: EnhancedParallelProcessor, fork: F
             _log.exception("[PARALLELIZER] the first runner of %s can't go on", fork.request.flow_session_id)
             processor.give_up(fork.runner)
     raise Ignore("the flow session goes on; its completion has this task's id")
+
+
+class ForkElsewhere:
+    """`fork_here` in another thread than that of the task, which is stuck in an action of the session's first branch.
+
+    Args: completion: makes it.
+    """
+
+    def __init__(
+        self, task: ProcessorTask, processor: EnhancedParallelProcessor, completion: Callable[[], Any]
+    ) -> None:
+        self._task = task
+        self._request = task.request
+        self._processor = processor
+        self._completion = completion
+        self._error: Exception | None = None
+
+    def __call__(self, fork: Fork) -> None:
+        """Open the session; called in the other thread.
+
+        Raises: what keeps it from being opened; the task raises it too, as soon as it can.
+        """
+        self._task.request_stack.push(self._request)
+        try:
+            fork_here(self._task, self._processor, fork, self._completion())
+        except Ignore:
+            pass
+        except Exception as error:
+            self._error = error
+            raise
+        finally:
+            self._task.request_stack.pop()
+
+    def raise_end(self) -> NoReturn:
+        """End the task, in its own thread.
+
+        Raises: Ignore: the session goes on. What kept it from being opened.
+        """
+        raise self._error or Ignore("the flow session goes on; its completion has this task's id")
 
 
 def publish_runners(publications: Sequence[Publication]) -> None:

@@ -18,6 +18,7 @@ from tasks import canvas
 from tasks.celery_app import usable_settings
 from tasks.worker import lifecycle
 from tasks.worker.limits import PoolTimeLimit
+from tasks.worker.stuck import stuck_threads
 
 _processor: EnhancedParallelProcessor | None = None
 _owner = 0
@@ -72,5 +73,5 @@ def _make() -> EnhancedParallelProcessor:
     stores = Stores(LiveState(settings.redis_url, settings.namespace), database)
     return EnhancedParallelProcessor(
         settings, stores, VersionCache(database, settings), CeleryLinks(settings.broker_url or settings.redis_url),
-        PoolTimeLimit(), lifecycle.worker_name(),
+        PoolTimeLimit(settings.branch_grace_seconds, stuck_threads), lifecycle.worker_name(),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestration.errors import WorkflowExecutionError
-from tasks.canvas import RIDE_OUT, ProcessorTask, fork_here
+from tasks.canvas import RIDE_OUT, ForkElsewhere, ProcessorTask, fork_here
 from tasks.celery_app import app
 from tasks.complete import complete_workflow, deliver
 
@@ -35,20 +35,27 @@ def run_workflow(
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
         raise WorkflowExecutionError(f"priority must be a whole number from 0 to 9, not {priority!r}")
     # here, because a client that only sends the message needs nothing of the engine
+    from orchestration.engine.invoke import GivenUp  # noqa: PLC0415
     from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415
     from tasks.engine import get_processor  # noqa: PLC0415
 
     if _names_workflow(payload) and not _names_workflow(workflow):
         workflow, payload = payload, workflow  # type: ignore[assignment]  # (result, workflow)
     processor = get_processor()
-    request = RunRequest(
-        flow_session_id_of(self.request.id), workflow, payload, _queue_of(self.request), priority, self.request.id
-    )
-    outcome = processor.process_workflow_parallel(request)
+    session, queue = flow_session_id_of(self.request.id), _queue_of(self.request)
+
+    def completion() -> Any:
+        made = complete_workflow.si(session, raise_on_failure=raise_on_failure)
+        return made.set(queue=queue)  # this worker's; nobody may serve another
+
+    elsewhere = ForkElsewhere(self, processor, completion)
+    request = RunRequest(session, workflow, payload, queue, priority, self.request.id, elsewhere)
+    try:
+        outcome = processor.process_workflow_parallel(request)
+    except GivenUp:
+        elsewhere.raise_end()
     if isinstance(outcome, Fork):
-        completion = complete_workflow.si(request.flow_session_id, raise_on_failure=raise_on_failure)
-        completion.set(queue=request.queue)  # this worker's; nobody may serve another
-        fork_here(self, processor, outcome, completion)
+        fork_here(self, processor, outcome, completion())
     return deliver(self, outcome, raise_on_failure=raise_on_failure)
 
 

@@ -7,8 +7,10 @@ branch and the flushing of slow chunks (chunk.py).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,11 +20,11 @@ from orchestration.engine.checkpoints import Checkpoints, WriteBehind
 from orchestration.engine.chunk import ChunkRun
 from orchestration.engine.context import ProcessingContext, retries_field
 from orchestration.engine.flush import flusher
-from orchestration.engine.invoke import TimeLimit, describe_error
+from orchestration.engine.invoke import Call, Late, TimeLimit, describe_error, left_behind
 from orchestration.engine.results import counts_of, keep_ended, keep_items
-from orchestration.engine.task import Steps, TaskEnd, TaskProcessor, run_steps, run_steps_async
+from orchestration.engine.task import Steps, TaskEnd, TaskProcessor, end_without, run_steps, run_steps_async
 from orchestration.engine.watch import BranchWatch
-from orchestration.errors import ActionError, ExpressionError
+from orchestration.errors import ActionError, ExpressionError, StaleClaim
 from orchestration.plan import Branch, PlannedAction
 from orchestration.state.clock import Timeline
 from orchestration.state.live import Runner
@@ -42,6 +44,8 @@ from orchestration.vocabulary import (
     UnitKind,
 )
 
+_log = logging.getLogger(__name__)
+
 _JOIN_OF = {
     Outcome.SUCCESS: JoinCounts(succeeded=1),
     Outcome.FAILED: JoinCounts(failed=1),
@@ -49,6 +53,10 @@ _JOIN_OF = {
     Outcome.UPSTREAM_FAILED: JoinCounts(upstream_failed=1),
 }
 _FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT)
+
+#: Goes on without an action that does not end in time, from a thread of its own: with what to settle of its claim
+#: (nothing, if somebody else owns that by now), and whether the action keeps its event loop from running anything else.
+GoOnWithout = Callable[[Sequence[Settlement], bool], None]
 
 
 @dataclass(slots=True)
@@ -88,17 +96,22 @@ class EnhancedBranchProcessor:
         self._scope = context.scope()
         self.checkpoints = checkpoints
 
-    def process_task_and_branches_parallel(self, task: Claim) -> Settlement:
+    def process_task_and_branches_parallel(self, task: Claim, without: GoOnWithout | None = None) -> Settlement:
         """Run a claim: a branch, a chunk of items, the expansion or the end of a `for_each`.
 
+        Args: without: goes on when an action of it does not end in time; called in another thread.
         Returns: what to settle.
-        Raises: StaleClaim: it was seen that somebody else owns the branch.
+        Raises: StaleClaim: it was seen that somebody else owns the branch. GivenUp: `without` was called.
         """
-        return run_steps(self._steps(task, self._scope), self._limit)
+        steps = self._steps(task, self._scope)
+        with self._span(task):
+            return run_steps(steps, self._limit, self._late(steps, without))
 
-    async def process_async(self, task: Claim) -> Settlement:
+    async def process_async(self, task: Claim, without: GoOnWithout | None = None) -> Settlement:
         """Run a claim for which `is_async` holds beside others, on this thread's event loop."""
-        return await run_steps_async(self._steps(task, self._context.scope()), self._limit)
+        steps = self._steps(task, self._context.scope())
+        with self._span(task):
+            return await run_steps_async(steps, self._limit, self._late(steps, without))
 
     def is_async(self, claim: Claim) -> bool:
         """Whether all that the claim runs is async: it can wait beside others without a process of its own."""
@@ -114,16 +127,35 @@ class EnhancedBranchProcessor:
         context = self._context
         context.stores.live.record_rows(context.flow_session_id, context.day, self._runner.worker, encode_rows(rows))
 
+    def _span(self, claim: Claim) -> AbstractContextManager[object]:
+        """Begins and ends in one thread, which the steps may not."""
+        if claim.kind is not UnitKind.BRANCH:
+            return nullcontext()
+        return self._context.span_factory.start_as_current_span("process_task_and_branches")
+
+    def _late(self, steps: Steps[Settlement], without: GoOnWithout | None) -> Late | None:
+        if without is None:
+            return None
+
+        def late(call: Call, began_ns: int, blocks: bool) -> None:
+            try:
+                settlements = [end_without(steps, left_behind(call, began_ns, self._limit))]
+            except StaleClaim as stale:
+                _log.warning("[BRANCH_PROCESSOR] %s", stale)
+                settlements = []
+            without(settlements, blocks)
+
+        return late
+
     def _steps(self, claim: Claim, scope: Scope) -> Steps[Settlement]:
         if claim.kind is UnitKind.CHUNK:
             return (yield from self._chunk(claim, scope))
         branch = self._context.plan.branches[claim.name]
         if claim.kind is UnitKind.FINISH:
             return self._finish(branch, claim)
-        with self._context.span_factory.start_as_current_span("process_task_and_branches"):
-            if branch.is_for_each:
-                return self._expand(branch, claim)
-            end = yield from self._branch(branch, claim, scope)
+        if branch.is_for_each:
+            return self._expand(branch, claim)
+        end = yield from self._branch(branch, claim, scope)
         if end.turn_after_us is not None:
             return Settlement(
                 claim, "defer", rows=end.rows, results=end.results, delay_us=end.turn_after_us, retry=claim.retry
@@ -182,6 +214,9 @@ class EnhancedBranchProcessor:
                         # what still runs after it, by its trigger rule, gets time of its own
                         deadline_ns = time.monotonic_ns() + int(context.branch_timeout_seconds * 1e9)
                     kept = self._tasks.keep(action, task, attempt)
+                    if task.left_behind and action is not last:
+                        checkpoints.wait()
+                        return self._part_before(action, kept, row, end)
                     if action is not last and checkpoints.are_kept:
                         checkpoints.send(action, kept, row)
                     else:
@@ -201,6 +236,12 @@ class EnhancedBranchProcessor:
             )
         )  # fmt: skip
         return end
+
+    def _part_before(self, action: PlannedAction, kept: bytes, row: list[object], end: BranchEnd) -> BranchEnd:
+        """What has been done of a branch up to an action that was left behind; what follows it runs elsewhere."""
+        if action.durability is Durability.SYNC:
+            self._context.write_now(encode_rows([row]))
+        return BranchEnd(rows=[*end.rows, row], results=[*end.results, (action.name, kept)], retry_after_ms=0)
 
     def _is_fresh(self, branch: Branch, claim: Claim) -> bool:
         """Whether no step of the branch can have ended before."""
@@ -323,6 +364,8 @@ class EnhancedBranchProcessor:
                 if action.durability is Durability.SYNC:
                     context.write_now(encode_rows([row]))
                 run.add(task.status.value, row, result)
+                if task.left_behind:
+                    break
         if ended:
             context.costs.of(action.name).record(time.monotonic_ns() - began_ns, ended)
         context.metrics_recorder.branches += ended

@@ -5,6 +5,9 @@ times as many end in a second (measured in a prototype). The first branch of a s
 done here is kept as settlements, the same as a runner makes: either the session ends here, and nothing of it was ever
 in Redis, or it is opened and they are settled there, in one script (`open_session`), and others join in.
 
+An action that does not end when its time is over is left behind (invoke.py): the session is opened from another thread,
+with what has been done, and goes on elsewhere.
+
 What if the process dies here: the message comes again, and the session is opened. The first branch goes on behind its
 checkpoints; what was done after it, a few milliseconds of work, is done again.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import orjson
@@ -57,6 +61,9 @@ class InlineRun:
         #: Tasks ended by status, and whether the session has failed.
         self.counts: dict[str, int] = {}
         self.failed = False
+        #: Opens the session, with the settlements, when this thread is stuck in an action; called in another thread,
+        #: which all of this belongs to from then on.
+        self.without: Callable[[], None] | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -98,7 +105,8 @@ class InlineRun:
         return claim.count * self._context.costs.of(claim.name).mean_ns <= self._budget_ns
 
     def _run_next(self) -> None:
-        settlement = self._processor.process_task_and_branches_parallel(self._ready.popleft())
+        without = self._go_on_without if self.without is not None else None
+        settlement = self._processor.process_task_and_branches_parallel(self._ready.popleft(), without)
         self.settlements.append(settlement)
         match settlement.verb:
             case "done":
@@ -109,6 +117,11 @@ class InlineRun:
                 self._items(settlement)
             case _:
                 self._is_handed_over = True  # it waits for a retry
+
+    def _go_on_without(self, settlements: Sequence[Settlement], _blocks: bool) -> None:
+        assert self.without is not None
+        self.settlements += settlements
+        self.without()
 
     def _done(self, settlement: Settlement) -> None:
         branch = self._open.pop(settlement.claim.name)

@@ -1,6 +1,10 @@
 """Calls one action: inputs, context, time limit; turns whatever happens into a value.
 
 Nothing an action raises gets past `invoke`, but for what its `TimeLimit` says belongs to the worker.
+
+An action that does not end soon after its time is over is left behind: another thread is told (`Late`), makes of it
+what `invoke` would have made, and goes on. Whoever called the action learns of it by `GivenUp`, when the action has
+ended at last, and has nothing more to do.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import inspect
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -21,19 +25,11 @@ from orchestration.vocabulary import TaskStatus
 
 #: Bounds of what is kept of an error, in characters.
 MAX_MESSAGE, MAX_TRACEBACK = 2000, 4000
-_ENGINE_PACKAGES = frozenset({"orchestration.engine", "tasks.worker"})
+_ENGINE_PACKAGES = frozenset({"orchestration.engine", "tasks.worker.limits"})
 
 
-class TimeLimit(Protocol):
-    """Ends user code that runs too long; the worker's pool decides how."""
-
-    #: What user code sees when its time is over.
-    timeout_error: type[BaseException]
-    #: Exceptions of the worker itself, which must go on up.
-    passes: tuple[type[BaseException], ...]
-
-    def call(self, seconds: float, function: Callable[[], Any]) -> Any:
-        """Call `function`; raise `timeout_error` in it when `seconds` are over."""
+class GivenUp(BaseException):
+    """The engine has gone on without a call that did not end in time."""
 
 
 @dataclass(slots=True)
@@ -59,6 +55,8 @@ class Invocation:
     finished_ns: int
     value: object = None
     error: BaseException | None = None
+    #: It did not end in time and may run on: what follows it runs elsewhere.
+    left_behind: bool = False
 
 
 @dataclass(slots=True)
@@ -70,21 +68,58 @@ class Call:
     context: Callable[[], CallContext]
     #: Time it may take.
     seconds: float
+    #: Which task it is for: action, item, and the attempt of its unit.
+    action: str
+    item: int
+    attempt: int
 
 
-def invoke(call: Call, limit: TimeLimit) -> Invocation:
-    """Call an action in this thread; an async one alone, on an event loop of its own."""
+#: Told of a call that does not end although its time is over: the call, when it began (`time.monotonic_ns`), and
+#: whether it keeps its event loop from running anything else. Runs in a thread of its own.
+Late = Callable[[Call, int, bool], None]
+
+
+class TimeLimit(Protocol):
+    """Ends user code that runs too long; the worker's pool decides how.
+
+    What a call gives after its time is over is not taken. One that has not ended soon after is given up: `late` is
+    called, by another thread. Without a `late`, nobody can go on without it.
+    """
+
+    #: What user code sees when its time is over.
+    timeout_error: type[BaseException]
+    #: Exceptions of the worker itself, which must go on up.
+    passes: tuple[type[BaseException], ...]
+
+    def call(self, call: Call, function: Callable[[], Any], late: Late | None) -> Any:
+        """Call `function`; raise `timeout_error` in it when the time of `call` is over.
+
+        Raises: timeout_error. GivenUp: `late` has been called, and has ended.
+        """
+
+    async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None) -> Any:
+        """Run `coroutine` beside others; cancel it, or raise `timeout_error` in it, when the time of `call` is over.
+
+        Raises: timeout_error. GivenUp: `late` has been called.
+        """
+
+
+def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation:
+    """Call an action in this thread; an async one alone, on an event loop of its own.
+
+    Raises: GivenUp; see `TimeLimit.call`.
+    """
     spec, inputs = call.spec, call.inputs
     started = time.monotonic_ns()
     try:
         if spec.is_async:
-            value = limit.call(call.seconds, lambda: asyncio.run(_await(call, limit)))
+            value = limit.call(call, lambda: asyncio.run(_await(call, limit)), late)
         elif spec.takes_context:
-            value = limit.call(call.seconds, lambda: spec.function(call.context(), **inputs))
+            value = limit.call(call, lambda: spec.function(call.context(), **inputs), late)
         elif inputs:
-            value = limit.call(call.seconds, lambda: spec.function(**inputs))
+            value = limit.call(call, lambda: spec.function(**inputs), late)
         else:
-            value = limit.call(call.seconds, spec.function)
+            value = limit.call(call, spec.function, late)
         if inspect.iscoroutine(value):
             value.close()
             value = ActionError(f"action {spec.name} returned a coroutine; declare it with async def")
@@ -94,11 +129,14 @@ def invoke(call: Call, limit: TimeLimit) -> Invocation:
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
-async def invoke_async(call: Call, limit: TimeLimit) -> Invocation:
-    """Call an async action beside others on this thread's event loop."""
+async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation:
+    """Call an async action beside others on this thread's event loop.
+
+    Raises: GivenUp; see `TimeLimit.run`.
+    """
     started = time.monotonic_ns()
     try:
-        value = await _await(call, limit)
+        value = await limit.run(call, _coroutine(call), late)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -109,12 +147,23 @@ async def invoke_async(call: Call, limit: TimeLimit) -> Invocation:
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
-async def _await(call: Call, limit: TimeLimit) -> object:
+def left_behind(call: Call, began_ns: int, limit: TimeLimit) -> Invocation:
+    """What has become of a call that began then and does not end."""
+    error = limit.timeout_error(call.seconds)
+    return Invocation(TaskStatus.TIMED_OUT, began_ns, time.monotonic_ns(), error=error, left_behind=True)
+
+
+def _coroutine(call: Call) -> Coroutine[Any, Any, Any]:
     arguments = (call.context(),) if call.spec.takes_context else ()
+    coroutine: Coroutine[Any, Any, Any] = call.spec.function(*arguments, **call.inputs)
+    return coroutine
+
+
+async def _await(call: Call, limit: TimeLimit) -> object:
     timer = asyncio.timeout(call.seconds)
     try:
         async with timer:
-            return await call.spec.function(*arguments, **call.inputs)
+            return await _coroutine(call)
     except TimeoutError:
         if timer.expired():
             raise limit.timeout_error(call.seconds) from None
@@ -123,7 +172,7 @@ async def _await(call: Call, limit: TimeLimit) -> object:
 
 def _ended_by(error: BaseException, started_ns: int, limit: TimeLimit) -> Invocation:
     """What user code raised ends its own task only; what belongs to the worker goes on up."""
-    if isinstance(error, limit.passes):
+    if isinstance(error, (GivenUp, *limit.passes)):
         raise error
     status = TaskStatus.TIMED_OUT if isinstance(error, limit.timeout_error) else TaskStatus.FAILED
     return Invocation(status, started_ns, time.monotonic_ns(), error=error)

@@ -6,6 +6,10 @@ Two processes carry a hundred waiting calls, and a limit of ten still means ten 
 
 The loop has a thread of its own, so that the runner's thread can run a branch that is not async meanwhile, under its
 timer, on every pool. While the runner is busy so, what ends here is settled from here; while it waits, it settles.
+
+An action may keep the loop from running anything else, by a call that waits in C. When its own time is over its branch
+goes on without it, and later branches get a new loop. If the old one is not back soon, what waits there can't be ended:
+its claims are handed back, and run again elsewhere. It is cancelled when the loop is back.
 """
 
 from __future__ import annotations
@@ -15,18 +19,25 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from orchestration.engine.branch import EnhancedBranchProcessor
-from orchestration.errors import StaleClaim
+from orchestration.engine.invoke import GivenUp
+from orchestration.errors import StaleClaim, WorkflowExecutionError
 from orchestration.vocabulary import Claim, Settlement
 
 _log = logging.getLogger(__name__)
 
 #: How long cancelled branches may take to end when a runner gives up.
 CANCEL_SECONDS: Final = 5.0
+#: How long an action may keep the loop, after its branch has gone on without it, before the others are handed back.
+BLOCKED_SECONDS: Final = 5.0
+
+
+class LoopBlocked(WorkflowExecutionError):
+    """An action keeps the event loop from running the branches of others; they run again elsewhere."""
 
 
 class _LoopThread:
@@ -36,6 +47,29 @@ class _LoopThread:
         self._starting = threading.Lock()
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop
+        self._users: weakref.WeakSet[Multiplexer] = weakref.WeakSet()
+
+    def use(self, user: Multiplexer) -> asyncio.AbstractEventLoop:
+        """The loop, and word when it is lost."""
+        loop = self.loop()
+        self._users.add(user)
+        return loop
+
+    def leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        """An action blocks this loop: use another from now on, and give this one a while to come back."""
+        with self._starting:
+            if self._loop is not loop or self._pid != os.getpid():
+                return  # it was left before
+            self._pid = 0
+        threading.Thread(target=self._wait_for, args=(loop,), name="blocked-loop", daemon=True).start()
+
+    def _wait_for(self, loop: asyncio.AbstractEventLoop) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
+        back = threading.Event()
+        loop.call_soon_threadsafe(back.set)
+        if not back.wait(BLOCKED_SECONDS):
+            for user in list(self._users):
+                user.lose(loop)
 
     def loop(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():
@@ -65,14 +99,14 @@ class Multiplexer:
     def __init__(self, processor: EnhancedBranchProcessor, settle: Callable[[Sequence[Settlement]], None]) -> None:
         self._processor = processor
         self._settle = settle
-        self._loop = _thread.loop()
+        self._loop = _thread.use(self)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._finished: list[Settlement] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[str, Claim] = {}
         self._error: BaseException | None = None
-        self._is_busy = False
+        self._is_busy = self._is_lost = False
 
     @property
     def running(self) -> int:
@@ -105,19 +139,18 @@ class Multiplexer:
             self._ended.clear()
         return finished
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """While the block runs, what ends is settled from the loop's thread."""
+    def begin_busy(self) -> None:
+        """From now on, what ends is settled from the loop's thread."""
         with self._lock:
             self._is_busy = True
             waiting = bool(self._finished)
         if waiting:
             self._loop.call_soon_threadsafe(self._settle_finished)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._is_busy = False
+
+    def end_busy(self) -> None:
+        """From now on, what ends is for `wait` and `take`."""
+        with self._lock:
+            self._is_busy = False
 
     def cancel(self) -> tuple[list[Settlement], list[Claim]]:
         """Give up all that runs. A branch that does not end in time is fenced out.
@@ -127,10 +160,33 @@ class Multiplexer:
         if self._running:
             over = threading.Event()
             self._loop.call_soon_threadsafe(self._cancel_all, over)
-            if not over.wait(CANCEL_SECONDS):
+            if not self._is_lost and not over.wait(CANCEL_SECONDS):
                 _log.warning("[BRANCH_PROCESSOR] async branches that were cancelled do not end")
         with self._lock:
             return self._finished, list(self._running.values())
+
+    def lose(self, loop: asyncio.AbstractEventLoop) -> None:
+        """This loop is blocked and does not come back: the runner is told, if it has branches there."""
+        with self._lock:
+            if loop is not self._loop or not self._running:
+                return
+            self._is_lost = True
+            self._error = self._error or LoopBlocked(
+                f"{len(self._running)} async branches wait for a blocked event loop"
+            )
+        self._ended.set()
+
+    def _without(self, claim: Claim) -> Callable[[Sequence[Settlement], bool], None]:
+        def go_on(settlements: Sequence[Settlement], blocks: bool) -> None:
+            with self._lock:
+                self._running.pop(claim.unit, None)
+                self._finished += settlements
+            self._settle_finished()
+            self._ended.set()
+            if blocks:
+                _thread.leave(self._loop)
+
+        return go_on
 
     # On the loop's thread
 
@@ -144,7 +200,9 @@ class Multiplexer:
         settlement: Settlement | None = None
         error: BaseException | None = None
         try:
-            settlement = await self._processor.process_async(claim)
+            settlement = await self._processor.process_async(claim, self._without(claim))
+        except GivenUp:
+            return
         except StaleClaim as stale:
             _log.warning("[BRANCH_PROCESSOR] %s", stale)
         except asyncio.CancelledError:
@@ -152,7 +210,7 @@ class Multiplexer:
         except BaseException as raised:  # noqa: BLE001 - the runner's thread raises it
             error = raised
         with self._lock:
-            del self._running[claim.unit]
+            self._running.pop(claim.unit, None)
             if settlement is not None:
                 self._finished.append(settlement)
             self._error = self._error or error

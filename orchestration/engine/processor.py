@@ -10,7 +10,7 @@ import logging
 import os
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ class RunRequest:
     queue: str
     priority: int = 0
     celery_task_id: str | None = None
+    #: Opens a session while the thread of this call is stuck in an action of it; called in another thread.
+    fork_without: Callable[[Fork], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Fork:
     settlements: Sequence[Settlement] = ()
     #: Of the branches that are ready.
     attempt: int = 1
+    #: Nothing more of it may run in this thread.
+    leaves: bool = False
 
 
 @dataclass(slots=True)
@@ -86,7 +90,8 @@ class EnhancedParallelProcessor:
         """Start a flow session.
 
         Returns: the result, when all of it could run here, one action after another; else a Fork for `open_fork`.
-        Raises: UnknownWorkflow, DefinitionError, PayloadError: nothing was recorded. ServiceUnreachable.
+        Raises: UnknownWorkflow, DefinitionError, PayloadError: nothing was recorded. ServiceUnreachable. GivenUp: the
+            session was opened by `request.fork_without`, and goes on.
         """
         version = self.versions.find(request.workflow)
         payload = {} if request.payload is None else request.payload
@@ -113,11 +118,14 @@ class EnhancedParallelProcessor:
             return replace(fork, attempt=2)  # whoever began it has died: from here on Redis counts the attempts
         self.stores.live.keep_clock()
         inline = InlineRun(context, self.spawn_branch_processor(context, runner), request.queue)
+        fork_without = request.fork_without
+        if fork_without is not None:
+            inline.without = lambda: fork_without(replace(fork, settlements=inline.settlements, leaves=True))
         with context.span_factory.start_as_current_span("workflow_execution"):
             inline.run_first_branch()
             inline.run_short_rest()
-        fork = replace(fork, settlements=inline.settlements)
-        return self._end_inline(fork, inline) if inline.has_ended else fork
+        begun = replace(fork, settlements=inline.settlements)
+        return self._end_inline(begun, inline) if inline.has_ended else begun
 
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
         """Open the session with its completion parked, and this process as its first runner unless it has a chord.
@@ -158,7 +166,7 @@ class EnhancedParallelProcessor:
         Returns: why this runner left; its session goes on without it, or has ended.
         """
         loop = RunnerLoop(fork.context, fork.runner, self.spawn_branch_processor(fork.context, fork.runner), self.links)
-        if not self._fits_here(fork.context):
+        if fork.leaves or not self._fits_here(fork.context):
             return loop.settle([], Mode.LEAVE).verdict
         return self._run(fork.context, loop)
 

@@ -1,4 +1,9 @@
-"""The runner's loop: settle, claim, run, until the session has no more for it or others are owed its slot."""
+"""The runner's loop: settle, claim, run, until the session has no more for it or others are owed its slot.
+
+An action that does not end when its time is over is left behind (invoke.py): its branch is settled from another thread,
+which takes the runner over, claims no more, lets what runs beside end, and leaves. The thread that is stuck in the
+action finds all that done when it comes back.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,8 @@ from typing import Protocol
 from config.celery_config import TOUR_SECONDS
 from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.context import ProcessingContext
-from orchestration.engine.multiplex import Multiplexer
+from orchestration.engine.invoke import GivenUp
+from orchestration.engine.multiplex import LoopBlocked, Multiplexer
 from orchestration.errors import ServiceUnreachable, StaleClaim, WorkflowExecutionError
 from orchestration.state.client import RedisError
 from orchestration.state.live import Runner
@@ -21,9 +27,9 @@ _log = logging.getLogger(__name__)
 
 #: How often a runner looks whether others wait (measured: 50 ms keeps small runs within 0.2 s at 2 % of the rate).
 TICK_NS = 50_000_000
-#: A service stays away: no fault of the claims. Any other error counts as a crash of theirs (see `give_up`), so that
-#: one which lasts ends, as a poison branch.
-UNREACHABLE = (ServiceUnreachable, RedisError)
+#: A service stays away, or somebody's action keeps the event loop: no fault of the claims. Any other error counts as a
+#: crash of theirs (see `give_up`), so that one which lasts ends, as a poison branch.
+UNREACHABLE = (ServiceUnreachable, RedisError, LoopBlocked)
 #: When claims that a runner could not run may be claimed again.
 HAND_BACK_US = 1_000_000
 #: Slot time is charged to the session in portions of at least this.
@@ -73,14 +79,23 @@ class RunnerLoop:
         self._drains = False
         self._takes_one = takes_one
         self._has_taken = False
+        #: How the runner ended when another thread took it over.
+        self._left: Verdict | Exception = Verdict.GONE
 
     def run(self) -> Verdict:
         """Run until the runner has left; returns why.
 
         Raises: what a service that stays away makes of a call; claims held go back first, if Redis answers.
         """
+        try:
+            return self._take_turns([])
+        except GivenUp:
+            if isinstance(self._left, Exception):
+                raise self._left from None
+            return self._left
+
+    def _take_turns(self, settlements: list[Settlement]) -> Verdict:
         held: Sequence[Claim] = ()
-        settlements: list[Settlement] = []
         try:
             while True:
                 answer = self.settle(settlements)
@@ -164,21 +179,38 @@ class RunnerLoop:
         if len(held) > 1:
             # taken in the belief that they are async: others may run them while the first one runs
             self._hand_on(held[1:])
-        if self._async is None:
+        beside = self._async
+        if beside is None:
             return self._process(held[0])
-        with self._async.busy():
+        beside.begin_busy()
+        try:
             settlements = self._process(held[0])
-        return [*settlements, *self._async.take()]
+        finally:
+            beside.end_busy()
+        return [*settlements, *beside.take()]
 
     def _process(self, claim: Claim) -> list[Settlement]:
-        self._context.active_branches[claim.unit] = claim
+        active = self._context.active_branches
+        active[claim.unit] = claim
         try:
-            return [self._processor.process_task_and_branches_parallel(claim)]
+            return [self._processor.process_task_and_branches_parallel(claim, self._go_on_without)]
         except StaleClaim as stale:
             _log.warning("[BRANCH_PROCESSOR] %s", stale)
             return []
         finally:
-            del self._context.active_branches[claim.unit]
+            if active.get(claim.unit) is claim:
+                del active[claim.unit]
+
+    def _go_on_without(self, settlements: Sequence[Settlement], _blocks: bool) -> None:
+        """The runner's thread is stuck in an action: the runner is this thread's from here on, until it has left."""
+        self._drains = True
+        if self._async is not None:
+            self._async.end_busy()
+        try:
+            self._left = self._take_turns(list(settlements))
+        except Exception as error:
+            self._left = error
+            raise
 
     # Async branches beside them
 

@@ -16,7 +16,16 @@ import orjson
 
 from orchestration.definition.expressions import Scope
 from orchestration.engine.context import ProcessingContext
-from orchestration.engine.invoke import Call, CallContext, Invocation, TimeLimit, describe_error, invoke, invoke_async
+from orchestration.engine.invoke import (
+    Call,
+    CallContext,
+    Invocation,
+    Late,
+    TimeLimit,
+    describe_error,
+    invoke,
+    invoke_async,
+)
 from orchestration.engine.results import (
     NO_RESULT,
     STORED,
@@ -45,26 +54,40 @@ T = TypeVar("T")
 Steps = Generator[Call, Invocation, T]
 
 
-def run_steps(steps: Steps[T], limit: TimeLimit) -> T:
-    """Make the calls that `steps` asks for, in this thread."""
+def run_steps(steps: Steps[T], limit: TimeLimit, late: Late | None = None) -> T:
+    """Make the calls that `steps` asks for, in this thread.
+
+    Args: late: calls `end_without` when a call does not end; `steps` is another thread's then.
+    Raises: GivenUp: it was called.
+    """
     try:
         call = next(steps)
         while True:
-            call = steps.send(invoke(call, limit))
+            call = steps.send(invoke(call, limit, late))
     except StopIteration as end:
         value: T = end.value
         return value
 
 
-async def run_steps_async(steps: Steps[T], limit: TimeLimit) -> T:
-    """Make the calls that `steps` asks for, all of async actions, on this thread's event loop."""
+async def run_steps_async(steps: Steps[T], limit: TimeLimit, late: Late | None = None) -> T:
+    """Make the calls that `steps` asks for, all of async actions, on this thread's event loop; see `run_steps`."""
     try:
         call = next(steps)
         while True:
-            call = steps.send(await invoke_async(call, limit))
+            call = steps.send(await invoke_async(call, limit, late))
     except StopIteration as end:
         value: T = end.value
         return value
+
+
+def end_without(steps: Steps[T], invocation: Invocation) -> T:
+    """Go on without a call that was left behind; `steps` ask for no further one."""
+    try:
+        steps.send(invocation)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    raise AssertionError("after a call that was left behind, nothing more is to run here")
 
 
 @dataclass(slots=True)
@@ -83,6 +106,8 @@ class TaskEnd:
     let_in_us: int | None = None
     #: It has not begun: µs until its turn comes by its rate limits, or None.
     turn_after_us: int | None = None
+    #: Its action did not end in time and may run on.
+    left_behind: bool = False
 
     def __post_init__(self) -> None:
         self.finished_ns = self.finished_ns or time.monotonic_ns()
@@ -129,7 +154,9 @@ class TaskProcessor:
         left = (deadline_ns - time.monotonic_ns()) / 1e9
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
-        call = yield Call(spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds)
+        call = yield Call(
+            spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, action.name, item, attempt
+        )
         self._context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
         if call.status is TaskStatus.SUCCEEDED:
             try:
@@ -143,7 +170,7 @@ class TaskProcessor:
         assert call.error is not None
         end = TaskEnd(
             call.status, error=self._describe(action, call, attempt + retry, seconds), started_ns=call.started_ns,
-            finished_ns=call.finished_ns, let_in_us=let_in_us,
+            finished_ns=call.finished_ns, let_in_us=let_in_us, left_behind=call.left_behind,
         )  # fmt: skip
         out_of_branch_time = call.status is TaskStatus.TIMED_OUT and seconds is left
         if not out_of_branch_time and action.retry.allows(retry + 1, call.error):

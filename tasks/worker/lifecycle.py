@@ -19,6 +19,7 @@ from config.logs import configure_logging
 from config.settings import get_settings
 from tasks.celery_app import app
 from tasks.worker.handover import keep_handed_over
+from tasks.worker.stuck import stuck_threads
 from tasks.worker.upkeep_process import UpkeepProcess
 
 UPKEEP_LOOK_SECONDS = 1.0
@@ -82,11 +83,12 @@ def _ready(**_: Any) -> None:
 
 
 @signals.worker_shutdown.connect(weak=False)
-def _shut_down(**_: Any) -> None:
+def _shut_down(sender: Any = None, **_: Any) -> None:
     """The pool has stopped: what its branches reported is still drained."""
     if Upkeep.process is not None:
         Upkeep.process.stop()
         Upkeep.process = None
+    stuck_threads.leave(getattr(sender, "exitcode", None) or 0)
 
 
 @signals.worker_shutting_down.connect(weak=False)

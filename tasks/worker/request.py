@@ -46,6 +46,15 @@ class ProcessorRequest(Request):
         _log.error("[WORKER] the process of runner %s was ended by its time limit (%s s)", self.id, timeout)
         return self._come_again()
 
+    def lose_thread(self, *, given_up: bool) -> None:
+        """The thread that runs it is stuck: as after a crash, its message comes again.
+
+        Args: given_up: nobody has gone on without that thread.
+        """
+        if given_up:
+            self._expire_runner("a stuck thread")
+        self._come_again()
+
     @property
     def _is_in_chord(self) -> bool:
         return self.name == "tasks.run_branches" and self.chord is not None

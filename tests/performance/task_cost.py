@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from orchestration.definition.expressions import Scope
 from orchestration.engine.context import ProcessingContext
-from orchestration.engine.invoke import Call, CallContext, invoke
+from orchestration.engine.invoke import Call, CallContext, Late, invoke
 from orchestration.engine.processor import Fork, RunRequest
 from orchestration.engine.task import Steps, TaskEnd, TaskProcessor, run_steps
 from orchestration.state.clock import Timeline
@@ -82,8 +82,13 @@ class _NoLimit:
     timeout_error: type[BaseException] = TimeoutError
     passes: tuple[type[BaseException], ...] = ()
 
-    def call(self, seconds: float, function: Callable[[], Any]) -> Any:
+    def call(self, call: Call, function: Callable[[], Any], late: Late | None) -> Any:
+        del call, late
         return function()
+
+    async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None) -> Any:
+        del call, late
+        return await coroutine
 
 
 def task_cost(engine: SteppingEngine, size: Size) -> TaskCost:
@@ -91,7 +96,7 @@ def task_cost(engine: SteppingEngine, size: Size) -> TaskCost:
     context = start_session(engine, ONE_TASK)
     tasks, scope, action = TaskProcessor(context), context.scope(), context.plan.actions["only"]
     inputs: Any = action.inputs.render(scope)
-    made = Call(tasks.spec(action.uses), inputs, _no_context, DEADLINE_SECONDS)
+    made = Call(tasks.spec(action.uses), inputs, _no_context, DEADLINE_SECONDS, action.name, NO_ITEM, 1)
     limit, timeline = PoolTimeLimit(), Timeline(context.stores.live.clock, 0)
     with as_in_a_worker():
         ended = run_task(context)

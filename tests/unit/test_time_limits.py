@@ -1,18 +1,25 @@
-"""The timer of a branch: exact, only around user code, off afterwards."""
+"""The time limit of a call: exact, only in user code, gone afterwards; what does not end is given up and then ended."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FrameType
+from typing import Any, TypeVar
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from orchestration.engine.invoke import Call, GivenUp
+from orchestration.registry import ActionSpec
 from tasks.canvas import ProcessorTask
 from tasks.worker.limits import PoolTimeLimit, guard, unguard
+from tasks.worker.limits.calls import ThreadCall
+
+T = TypeVar("T")
 
 #: As in a pool's child, where no other thread takes the signal.
 MAIN = threading.main_thread().ident or 0
@@ -25,46 +32,157 @@ def spin(seconds: float) -> int:
     return turns
 
 
-@pytest.mark.parametrize("wait", [time.sleep, spin], ids=["asleep", "computing"])
-def test_user_code_is_ended_when_its_time_is_over(wait: object) -> None:
+def call_of(seconds: float) -> Call:
+    """A call that may take so long."""
+
+    def unused() -> Any:
+        raise AssertionError
+
+    spec = ActionSpec("test.any", unused, is_async=False, takes_context=False, parameters={}, accepts_any=False)
+    return Call(spec, {}, unused, seconds, "any", -1, 1)
+
+
+def limited(seconds: float, function: Callable[[], T], limit: PoolTimeLimit | None = None) -> T:
+    """Call the function under a limit, in this thread."""
+    value: T = (limit or PoolTimeLimit()).call(call_of(seconds), function)
+    return value
+
+
+def in_main(work: Callable[[], T]) -> T:
+    return work()
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """Do it in a thread of its own, and give or raise what it does."""
+    done: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+    return done[0]
+
+
+everywhere = pytest.mark.parametrize("place", [in_main, in_thread])
+
+
+@everywhere
+def test_user_code_is_ended_when_its_time_is_over(place: Callable[[Callable[[], int]], int]) -> None:
     began = time.monotonic()
     with pytest.raises(SoftTimeLimitExceeded):
-        PoolTimeLimit().call(0.05, lambda: wait(5))  # type: ignore[operator]
+        place(lambda: limited(0.05, lambda: spin(5)))
     assert 0.04 < time.monotonic() - began < 1
 
 
-def test_a_call_that_ends_in_time_leaves_no_timer_behind() -> None:
-    limit = PoolTimeLimit()
-    assert limit.call(0.02, lambda: 7) == 7
+def test_a_signal_ends_a_call_that_waits() -> None:
+    began = time.monotonic()
+    with pytest.raises(SoftTimeLimitExceeded):
+        limited(0.05, lambda: time.sleep(5))
+    assert 0.04 < time.monotonic() - began < 1
+
+
+@everywhere
+def test_a_call_that_ends_in_time_leaves_no_limit_behind(place: Callable[[Callable[[], int]], int]) -> None:
+    def work() -> int:
+        value = limited(0.02, lambda: 7)
+        spin(0.05)
+        return value
+
+    assert place(work) == 7
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    spin(0.05)
 
 
-def test_no_alarm_escapes_from_calls_that_end_around_their_limit() -> None:
-    limit = PoolTimeLimit()
-    ended = timed_out = 0
-    for round_number in range(3000):
-        try:
-            limit.call(0.0002, lambda: spin(0.0002 + (round_number % 7 - 3) * 0.00001))  # noqa: B023
-            ended += 1
-        except SoftTimeLimitExceeded:
-            timed_out += 1
-    assert ended + timed_out == 3000
-    assert ended
-    assert timed_out
+@everywhere
+def test_no_limit_escapes_from_calls_that_end_around_their_time(place: Callable[[Callable[[], int]], int]) -> None:
+    def work() -> int:
+        limit, timed_out = PoolTimeLimit(), 0
+        for round_number in range(2000):
+            try:
+                limited(0.0004, lambda: spin(0.0004 + (round_number % 7 - 3) * 0.00004), limit)  # noqa: B023
+            except SoftTimeLimitExceeded:
+                timed_out += 1
+        return timed_out
+
+    assert 0 < place(work) < 2000
 
 
 def test_no_time_left_is_a_timeout_at_once() -> None:
     with pytest.raises(SoftTimeLimitExceeded):
-        PoolTimeLimit().call(0.0, lambda: 1)
+        limited(0.0, lambda: 1)
 
 
-def test_other_threads_are_called_without_a_timer() -> None:
-    results: list[int] = []
-    thread = threading.Thread(target=lambda: results.append(PoolTimeLimit().call(0.001, lambda: spin(0.01) and 1)))
-    thread.start()
-    thread.join()
-    assert results == [1]
+@everywhere
+def test_what_a_call_gives_after_its_time_is_not_taken(place: Callable[[Callable[[], int]], int]) -> None:
+    def clean_up() -> int:
+        with suppress(SoftTimeLimitExceeded):
+            spin(5)
+        return 7
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        place(lambda: limited(0.05, clean_up))
+
+
+@everywhere
+def test_a_call_that_does_not_end_is_given_up_and_ended_after_the_grace(
+    place: Callable[[Callable[[], int]], int],
+) -> None:
+    told: list[tuple[float, threading.Thread]] = []
+    began = time.monotonic()
+
+    def late(call: Call, began_ns: int, blocks: bool) -> None:
+        del call, began_ns, blocks
+        told.append((time.monotonic() - began, threading.current_thread()))
+
+    def swallow() -> int:
+        while True:
+            with suppress(Exception):
+                spin(5)
+
+    def work() -> int:
+        value: int = PoolTimeLimit(grace_seconds=0.4).call(call_of(0.1), swallow, late)
+        return value
+
+    with pytest.raises(GivenUp):
+        place(work)
+    ((after, thread),) = told
+    assert 0.19 < after < 0.4, "in good time, and before the grace is over"
+    assert thread not in (threading.main_thread(), threading.current_thread())
+    assert 0.45 < time.monotonic() - began < 2
+
+
+class Noted:
+    """What was said of calls that can't be ended."""
+
+    def __init__(self) -> None:
+        self.stuck = threading.Event()
+        self.back: list[ThreadCall] = []
+
+    def report(self, call: ThreadCall) -> None:
+        del call
+        self.stuck.set()
+
+    def came_back(self, call: ThreadCall) -> None:
+        self.back.append(call)
+
+
+def test_a_thread_that_waits_in_c_is_reported_and_may_come_back() -> None:
+    noted = Noted()
+    limit = PoolTimeLimit(grace_seconds=0.15, stuck=noted)
+
+    def wait_in_c() -> bool:
+        return noted.stuck.wait(20)
+
+    with pytest.raises(GivenUp):
+        in_thread(lambda: limit.call(call_of(0.05), wait_in_c, lambda *_: None))
+    assert len(noted.back) == 1
 
 
 @pytest.fixture
@@ -85,18 +203,17 @@ def test_celerys_soft_limit_waits_for_user_code(soft_limit: None) -> None:
     signal.pthread_kill(MAIN, signal.SIGUSR1)
     spin(0.02)  # engine code: nothing is raised here
     with pytest.raises(SoftTimeLimitExceeded):
-        PoolTimeLimit().call(5, lambda: spin(1))
+        limited(5, lambda: spin(1))
     spin(0.02)
 
 
 def test_celerys_soft_limit_ends_user_code(soft_limit: None) -> None:
-    limit = PoolTimeLimit()
     timer = threading.Timer(0.05, signal.pthread_kill, (MAIN, signal.SIGUSR1))
     timer.start()
     with pytest.raises(SoftTimeLimitExceeded):
-        limit.call(5, lambda: spin(2))
+        limited(5, lambda: spin(2))
     timer.join()
-    assert limit.call(5, lambda: 3) == 3
+    assert limited(5, lambda: 3) == 3
 
 
 def test_a_soft_limit_that_comes_too_late_is_not_the_next_tasks(soft_limit: None) -> None:
@@ -104,4 +221,4 @@ def test_a_soft_limit_that_comes_too_late_is_not_the_next_tasks(soft_limit: None
     unguard(task=ProcessorTask())
     spin(0.02)
     guard(task=ProcessorTask())
-    assert PoolTimeLimit().call(5, lambda: 3) == 3
+    assert limited(5, lambda: 3) == 3

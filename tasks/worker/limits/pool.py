@@ -1,0 +1,77 @@
+"""`TimeLimit` of the engine, on every pool.
+
+engine code               user code                        engine code
+nothing is raised here    raises when its time is over     nothing is raised here
+SIGUSR1: blocked          delivered                        blocked, dropped at the end of the task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
+from orchestration.engine.invoke import Call, Late
+from tasks.worker.limits.asynchronous import run_limited
+from tasks.worker.limits.calls import TIME_IS_OVER, Stuck, ThreadCall, call_of_thread
+from tasks.worker.limits.celery_soft import is_guarded, keep_out, let_in
+
+
+class PoolTimeLimit:
+    """Time limits of one process.
+
+    Args: grace_seconds: from the end of a call's time to the hard limit.
+    """
+
+    timeout_error: type[BaseException] = SoftTimeLimitExceeded
+    passes: tuple[type[BaseException], ...] = (WorkerShutdown, WorkerTerminate)
+
+    def __init__(self, grace_seconds: float = 5.0, stuck: Stuck | None = None) -> None:
+        self._grace_ns = int(grace_seconds * 1e9)
+        self._stuck = stuck
+
+    def call(self, call: Call, function: Callable[[], Any], late: Late | None = None) -> Any:
+        """Call `function`; SoftTimeLimitExceeded is raised in it when the time of `call` is over; see `TimeLimit`."""
+        if call.seconds <= 0:
+            raise SoftTimeLimitExceeded(call.seconds)
+        own = call_of_thread()
+        guarded = is_guarded()
+        try:
+            value = self._call(own, call, function, late, guarded=guarded)
+        except self.passes:
+            raise
+        except BaseException as error:
+            _end(own, guarded=guarded)
+            if own.is_over:
+                raise own.leave() from (None if isinstance(error, TIME_IS_OVER) else error)
+            raise
+        if own.is_over:
+            raise own.leave()
+        return value
+
+    def _call(
+        self, own: ThreadCall, call: Call, function: Callable[[], Any], late: Late | None, *, guarded: bool
+    ) -> Any:
+        """What lands between these lines is raised by this method, and its caller takes it for what it is."""
+        try:
+            own.begin(call, late, self._grace_ns, self._stuck)
+            if guarded:
+                let_in()
+            return function()
+        finally:
+            try:
+                _end(own, guarded=guarded)
+            except TIME_IS_OVER:  # the function had ended already
+                _end(own, guarded=guarded)
+
+    async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None = None) -> Any:
+        """Run `coroutine` beside others; it is cancelled when the time of `call` is over; see `TimeLimit`."""
+        return await run_limited(call, coroutine, late, self._grace_ns)
+
+
+def _end(own: ThreadCall, *, guarded: bool) -> None:
+    if guarded:
+        keep_out()
+    own.end()
