@@ -25,7 +25,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed_key(), '-inf', int(now),
     queues[#queues + 1] = queue
   end
 end
-hand_on(queues, nil, publish)
+hand_on(queues, publish)
 local due = redis.call('ZRANGE', delayed_key(), 0, 0, 'WITHSCORES')
 local wait = -1
 if due[2] then wait = math.max(0, tonumber(due[2]) - now) end
