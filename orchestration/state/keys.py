@@ -25,8 +25,8 @@ class Key:
 
 KEYS: Final[dict[str, Key]] = {
     # One flow session
-    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, limit_given: what it was before an "
-                   "operator set it, key: concurrency key, timeout, weight, priority, "
+    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, limit_given: "
+                   "what it was before an operator set it, key: concurrency key, timeout, weight, priority, "
                    "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded, "

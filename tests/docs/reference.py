@@ -50,7 +50,11 @@ def command_line() -> str:
     root: Any = typer.main.get_command(build_app())
     parts = ["# Command line", WRITTEN_BY, _help(root, "parallelizer")]
     for name in sorted(root.commands):
-        parts += [f"## parallelizer {name}", _help(root.commands[name], f"parallelizer {name}")]
+        command = root.commands[name]
+        parts += [f"## parallelizer {name}", _help(command, f"parallelizer {name}")]
+        for inner in sorted(getattr(command, "commands", {})):
+            path = f"parallelizer {name} {inner}"
+            parts += [f"### {path}", _help(command.commands[inner], path)]
     return "\n\n".join(parts) + "\n"
 
 
