@@ -72,7 +72,7 @@ def branches_of(records: Records, sessions: list[str], items: int = ITEMS) -> li
 def test_limits_of_a_workflow_and_of_keys_hold_over_all_sessions_and_workers(
     client: Client, two: Fleet, tmp_path: Path, dispatch: Dispatch
 ) -> None:
-    by_key = {"concurrency_key": "${{ payload.customer }}", "max_concurrent_branches_per_key": 2}
+    by_key: dict[str, Any] = {"concurrency_key": "${{ payload.customer }}", "max_concurrent_branches_per_key": 2}
     workflows = [
         fan(f"orders-{dispatch}", dispatch, tmp_path / "journal", max_concurrent_branches_of_workflow=3, **by_key),
         fan(f"returns-{dispatch}", dispatch, tmp_path / "journal", **by_key),

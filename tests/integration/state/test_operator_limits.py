@@ -6,7 +6,7 @@ import pytest
 
 from orchestration.state.limits import OperatorLimits, read_limits
 from orchestration.state.live import LiveState, NewSession, Runner
-from orchestration.vocabulary import Verdict
+from orchestration.vocabulary import Mode, Settlement, Verdict
 
 QUEUE = "branches"
 LEASE_US = 3_600_000_000
@@ -124,3 +124,28 @@ def test_a_process_that_looks_for_the_first_time_knows_what_operators_have_set(l
     assert not OperatorLimits(live).limit("another")
     live.set_limit("sessions", 3)
     assert OperatorLimits(live).limit_sessions("another")
+
+
+def test_sessions_that_wait_for_one_permit_take_turns(live: LiveState) -> None:
+    """A runner keeps its permit from branch to branch, but gives way to a session that is owed time."""
+    names = ["s1", "s2", "s3"]
+    for name in names:
+        first = open_session(live, name, branches=200, key="ada", of_key=1)
+        assert live.settle_branch(first, [], call=1).verdict is Verdict.STOP, "a runner was published with the permit"
+    turns: list[str] = []
+    name = "s1.1"
+    while len(turns) < 24:
+        session = name.partition(".")[0]
+        turns.append(session)
+        runner = Runner(session, name, f"w#1/1.{name}", QUEUE, "w#1")
+        assert live.start_runner(runner, LEASE_US).verdict is Verdict.GO
+        answer, call = live.settle_branch(runner, [], call=1), 1
+        while answer.verdict is Verdict.GO:
+            done = [Settlement(claim, "done") for claim in answer.claims]
+            call += 1
+            answer = live.settle_branch(runner, done, call=call, mode=Mode.TICK, elapsed_us=100_000)
+        assert answer.verdict is Verdict.YIELD
+        (publication,) = answer.publications
+        name = publication.runner
+    for at in range(2, len(turns) - 3):
+        assert set(turns[at : at + 4]) == set(names), f"somebody waits for long: {turns}"
