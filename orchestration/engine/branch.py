@@ -175,9 +175,7 @@ class EnhancedBranchProcessor:
         context, attempt, retry = self._context, claim.attempt, claim.retry
         done, retries = ({}, {}) if self._is_fresh(branch, claim) else context.settled_steps(branch.actions)
         sequence = sequence_of(attempt, retry)
-        joined = claim.joined
-        end = BranchEnd()
-        timeline = self._timeline(claim)
+        joined, end, timeline = claim.joined, BranchEnd(), self._timeline(claim)
         watch = BranchWatch(branch, claim, timeline)
         began_us = timeline.start_us(watch.began_ns)
         deadline_ns = watch.began_ns + int(context.branch_timeout_seconds * 1e9)

@@ -49,12 +49,22 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one flow session; None means the setting of the same name."""
+    """Limits of the flow sessions; None means the setting of the same name, or no limit."""
 
     max_concurrent_branches: int | None = None
     branch_timeout_seconds: float | None = None
     #: Share of the fleet beside other sessions.
     weight: float = 1.0
+    #: Branches of all flow sessions of the workflow, and of all with the same key.
+    max_concurrent_branches_of_workflow: int | None = None
+    max_concurrent_branches_per_key: int | None = None
+    #: What the sessions are grouped by, or None.
+    concurrency_key: Template | None = field(default=None, compare=False)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a limit may hold for more than one flow session: then even a first branch needs a permit."""
+        return self.max_concurrent_branches_of_workflow is not None or self.concurrency_key is not None
 
 
 @dataclass(frozen=True, slots=True)

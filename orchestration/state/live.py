@@ -72,6 +72,11 @@ class NewSession:
     item_results_cap: int = 0
     #: Runners in the header of its chord; 0: its branches are counted in Redis.
     header: int = 0
+    #: Concurrency key; empty: none.
+    key: str = ""
+    #: What the definition says of the branches at once of its workflow and of its key; 0: nothing.
+    most_of_workflow: int = 0
+    most_of_key: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,16 @@ class LiveSnapshot:
     open_branches: int
     counts: Mapping[str, int]
     items: Mapping[str, ItemProgress]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """What `set_limit` did; 0 stands for no limit."""
+
+    before: int
+    now: int
+    in_use: int
+    publications: tuple[Publication, ...] = ()
 
 
 class LiveState:
@@ -179,6 +194,7 @@ class LiveState:
             limit=new.limit, timeout=new.branch_timeout_seconds,
             weight=new.weight, priority=new.priority, attempt=new.attempt, open=new.open_branches,
             signature=new.signature, header=new.header, queues=",".join(new.queues), cap=new.item_results_cap,
+            key=new.key, most_workflow=new.most_of_workflow, most_key=new.most_of_key,
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
@@ -314,6 +330,15 @@ class LiveState:
             **{"global": limit_branches},
         )
         return _publications(reply)
+
+    def set_limit(self, name: str, most: int) -> LimitChange | None:
+        """An operator sets a limit, which wins over settings and definitions until it is unset.
+
+        Args: name: global, workflow:<name>, key:<key> or session:<id>, of branches; sessions. most: 0 unsets it.
+        Returns: what is in force now, and runners to publish; None when there is no such session.
+        """
+        found, before, now, in_use, publish = load_script("set_limit")(self.scripts, self.space, name=name, most=most)
+        return LimitChange(before, now, in_use, _publications(publish)) if found else None
 
     def stop_worker(self, worker: str) -> None:
         """Forget a worker that has stopped."""

@@ -23,6 +23,7 @@ LASTING = (
     "worker:",
     "queues",
     "limits",
+    "excess",
     "clock",
     "status",
     "last:",

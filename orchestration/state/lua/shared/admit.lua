@@ -3,19 +3,19 @@
 local MOST_ADMITTED = 100
 
 local function admit(publish)
-  local most = tonumber(redis.call('HGET', limits_key(), 'workflows') or '0')
+  local most = tonumber(redis.call('HGET', limits_key(), 'sessions') or '0')
   for _ = 1, MOST_ADMITTED do
     if most > 0 and redis.call('ZCARD', sessions_running_key()) >= most then return end
     local id = redis.call('ZPOPMIN', sessions_queued_key())[1]
     if not id then return end
-    local fields = redis.call('HMGET', session_key(id), 'status', 'queues', 'day', 'workflow', 'priority')
+    local fields = redis.call('HMGET', session_key(id), 'status', 'queues', 'day', 'priority')
     if fields[1] == 'queued' then
-      redis.call('HSET', session_key(id), 'status', 'running', 'vtime', first_vtime(tonumber(fields[5])))
+      redis.call('HSET', session_key(id), 'status', 'running', 'vtime', first_vtime(tonumber(fields[4])))
       redis.call('ZADD', sessions_running_key(), int(now), id)
       emit(id, fields[3], '', { '[["s","running",1]]' })
       touched = {}
       touch_all(fields[2])
-      hand_on_touched(id, fields[4], publish, false)
+      hand_on_touched(id, publish, false)
     end
   end
 end
