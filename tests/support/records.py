@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until
 
 FINAL = ("succeeded", "failed", "timed_out", "skipped", "upstream_failed", "cancelled")
 #: Kept for a time or for good when all sessions have ended, by their names behind the namespace.
+<<<<<<< ours
 LASTING = (
     "slots:",
     "workers",
@@ -31,6 +32,10 @@ LASTING = (
     "closed:",
     "rate:",
 )
+=======
+LASTING = ("slots:", "workers", "worker:", "queues", "limits", "clock", "status", "last:", "crowded:", "closed:",
+           "rate:")  # fmt: skip
+>>>>>>> theirs
 
 
 @dataclass(frozen=True)
