@@ -51,9 +51,10 @@ def _check_key(limits: object, findings: list[Finding]) -> None:
     if not isinstance(limits, Mapping):
         return
     path: DocumentPath = ("limits", "concurrency_key")
-    if "max_concurrent_branches_per_key" in limits and "concurrency_key" not in limits:
-        message = "a limit per key needs a key: add concurrency_key, such as ${{ payload.customer }}"
-        findings.append(Finding(("limits", "max_concurrent_branches_per_key"), message))
+    for name in ("max_concurrent_branches_per_key", "max_concurrent_sessions_per_key"):
+        if name in limits and "concurrency_key" not in limits:
+            message = "a limit per key needs a key: add concurrency_key, such as ${{ payload.customer }}"
+            findings.append(Finding(("limits", name), message))
     for found in _find_in_template(path, limits.get("concurrency_key"), findings):
         expression = _check(found, has_items=False, findings=findings)
         if expression is not None and expression.references:

@@ -174,6 +174,17 @@ class LimitsDefinition(_Part):
     max_concurrent_branches_per_key: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
         default=None, description="Branches of all flow sessions with the same concurrency_key at once."
     )
+    max_concurrent_sessions: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
+        default=None, description="Flow sessions of the workflow that run at once."
+    )
+    max_concurrent_sessions_per_key: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
+        default=None, description="Flow sessions with the same concurrency_key that run at once."
+    )
+    when_full: Literal["queue", "reject"] | None = Field(
+        default=None,
+        description="What becomes of a flow session above a limit of sessions: it is queued (the default), or fails at "
+        "once.",
+    )
 
 
 class ActionDefinition(_Part):

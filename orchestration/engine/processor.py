@@ -153,7 +153,9 @@ class EnhancedParallelProcessor:
             sessions.set_status(
                 self.stores.database, session, fork.row.session_day, [RunStatus.QUEUED], RunStatus.RUNNING
             )
-        if verdict is Verdict.ENDED:
+        if verdict is Verdict.REJECTED:
+            self._reject(fork)
+        if verdict in (Verdict.ENDED, Verdict.REJECTED):
             self.links.publish_completion(session, signature)
         # of a session that was open: the settings of whoever opened it, which may be others
         header = self.header_of(session) if verdict is Verdict.EXISTS else new.header
@@ -166,6 +168,19 @@ class EnhancedParallelProcessor:
             # whoever ended it may have died with this message's first delivery; a second completion changes nothing
             self.links.publish_completion(session, started.signature)
         return started.verdict
+
+    def _reject(self, fork: Fork) -> None:
+        """A session that may not run now and is not to wait has failed; its completion gives what is recorded here."""
+        limits = fork.version.plan.limits
+        message = (
+            f"as many flow sessions run as may (limits of {fork.version.workflow}: max_concurrent_sessions "
+            f"{limits.max_concurrent_sessions or '-'}, per key {limits.max_concurrent_sessions_per_key or '-'}"
+            f"{f', key {fork.key}' if fork.key else ''}), and when_full is reject"
+        )
+        sessions.finish_session(
+            self.stores.database, fork.request.flow_session_id, fork.row.session_day, RunStatus.FAILED,
+            error=orjson.dumps({"type": "LimitReached", "message": message}),
+        )  # fmt: skip
 
     def header_of(self, flow_session_id: str) -> int:
         """How many runners the chord of an open session has; they are `<session>.1`, `<session>.2`, …; 0: no chord."""
@@ -294,7 +309,11 @@ class EnhancedParallelProcessor:
 
     def _limits_sessions(self, version: Version) -> bool:
         """Whether the session may have to wait for others to end."""
-        return bool(self.settings.max_concurrent_workflows) or self.operators.limit_sessions(version.workflow)
+        return (
+            bool(self.settings.max_concurrent_workflows)
+            or version.plan.limits.is_of_sessions
+            or self.operators.limit_sessions(version.workflow)
+        )
 
     def _context(self, flow_session_id: str, version_id: str, day: str) -> ProcessingContext:
         context = self._contexts.get(flow_session_id)
@@ -326,6 +345,8 @@ def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
         header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0, weight=plan.limits.weight,
         key=fork.key, most_of_workflow=plan.limits.max_concurrent_branches_of_workflow or 0,
         most_of_key=plan.limits.max_concurrent_branches_per_key or 0,
+        sessions_of_workflow=plan.limits.max_concurrent_sessions or 0,
+        sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0, when_full=plan.limits.when_full,
     )  # fmt: skip
 
 

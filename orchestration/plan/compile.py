@@ -50,6 +50,9 @@ def _limits(limits: LimitsDefinition) -> Limits:
         limits.max_concurrent_branches_of_workflow,
         limits.max_concurrent_branches_per_key,
         None if limits.concurrency_key is None else Template(limits.concurrency_key),
+        limits.max_concurrent_sessions,
+        limits.max_concurrent_sessions_per_key,
+        limits.when_full or "queue",
     )
 
 

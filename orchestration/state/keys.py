@@ -57,12 +57,14 @@ KEYS: Final[dict[str, Key]] = {
     # A session that was closed
     "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
     # The fleet
-    "permits": Key("permits:%s", "zset", "permits of a level (global, workflow:<name>, key:<key>) → µs taken"),
+    "permits": Key("permits:%s", "zset", "permits of a level (global, workflow:<name>, key:<key>) → µs taken; "
+                   "sessions that run, of sessions:workflow:<name> and sessions:key:<key>"),
     "limits": Key("limits", "hash",
                   "level → most branches at once, sessions → most flow sessions at once; what is in force"),
     "limits_given": Key("limits:given", "hash", "the same, as settings and definitions say"),
     "limits_set": Key("limits:set", "hash", "the same, as an operator says; wins over what is given"),
-    "blocked": Key("blocked:%s", "zset", "queue|session that found the limit of a level reached, by virtual time"),
+    "blocked": Key("blocked:%s", "zset", "queue|session that found the limit of a level reached, by virtual time; "
+                   "sessions that are queued, of sessions:…, in their order"),
     "excess": Key("excess", "set", "levels whose limit was lowered below their use"),
     "unfinished": Key("unfinished", "set", "levels that have room for more that wait than one call can look at"),
     "key_sessions": Key("keys", "hash", "concurrency key → open sessions that have it"),

@@ -40,11 +40,11 @@ class OperatorLimits:
     def _look(self, workflow: str) -> tuple[float, bool, bool]:
         known, now = self._known.get(workflow), time.monotonic()
         if known is None or now - known[0] >= LOOK_SECONDS:
-            names = [SESSIONS, "global", f"workflow:{workflow}"]
-            sessions, *branches = self._live.client.hmget(self._live.space.key("limits_set"), names)
+            names = [SESSIONS, f"{SESSIONS}:workflow:{workflow}", "global", f"workflow:{workflow}"]
+            found = self._live.client.hmget(self._live.space.key("limits_set"), names)
             if len(self._known) >= MOST_LOOKED_AT:
                 self._known.clear()
-            known = self._known[workflow] = (now, sessions is not None, any(branches))
+            known = self._known[workflow] = (now, any(found[:2]), any(found[2:]))
         return known
 
 
@@ -92,14 +92,11 @@ def read_limits(live: LiveState, *, sessions: bool = False) -> list[LimitReport]
 
 def _read(live: LiveState, name: str, limit: int | None, now_us: int, *, by_operator: bool) -> LimitReport:
     client, key = live.client, live.space.key
-    if name == SESSIONS:
-        in_use, waiting, queued = (
-            client.pipeline()
-            .zcard(key("sessions_running"))
-            .zcard(key("sessions_queued"))
-            .zrange(key("sessions_queued"), 0, MOST_LOOKED_AT - 1)
-            .execute()
-        )
+    if name.startswith(SESSIONS):
+        is_fleet = name == SESSIONS
+        running = key("sessions_running") if is_fleet else key("permits", name)
+        at = key("sessions_queued") if is_fleet else key("blocked", name)
+        in_use, waiting, queued = client.pipeline().zcard(running).zcard(at).zrange(at, 0, MOST_LOOKED_AT - 1).execute()
         since = [int(at) for at in client.zmscore(key("sessions_open"), queued) if at] if queued else []
     else:
         in_use = client.zcard(key("permits", name))

@@ -24,7 +24,10 @@ from parallelizer.cli.words import seconds_in_words
 
 #: Largest limit of one session, as in definitions.
 MAX_SESSION_LIMIT = 10_000
-NAMES = "global, workflow:NAME, key:KEY and session:RUN limit branches at once; sessions limits runs at once"
+NAMES = (
+    "global, workflow:NAME, key:KEY and session:RUN limit branches at once; "
+    "sessions, sessions:workflow:NAME and sessions:key:KEY limit runs at once"
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=f"{NAMES}.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded servers; by default DATA_DIR.")]
@@ -99,7 +102,7 @@ def _tell(name: str, change: LimitChange, as_json: bool, text: str) -> None:
         )
         return
     if change.now and change.in_use > change.now:
-        ends = "runs" if name == SESSIONS else "branches"
+        ends = "runs" if name.startswith(SESSIONS) else "branches"
         text += f"; {change.in_use} in use now; it takes effect as {ends} end"
     print(text)
 
@@ -111,6 +114,8 @@ def _before(change: LimitChange) -> str:
 
 
 def _checked_name(name: str) -> str:
+    if name.startswith(("sessions:workflow:", "sessions:key:")):
+        return f"{SESSIONS}:{_checked_name(name.removeprefix('sessions:'))}"
     kind, separator, rest = name.partition(":")
     if name in ("global", SESSIONS):
         return name

@@ -167,3 +167,24 @@ def test_a_raised_limit_of_sessions_starts_those_that_are_queued(client: Client,
     release(folder, started(journal))
     assert client.run("result = [one.get(timeout=60)['status'] for one in sent]") == ["succeeded"] * 3
     Records(two).wait_nothing_live()
+
+
+def test_a_run_above_a_limit_of_sessions_is_queued_or_rejected(client: Client, two: Fleet, tmp_path: Path) -> None:
+    journal, folder = tmp_path / "journal", tmp_path / "held"
+    limits = {"max_concurrent_sessions": 1}
+    waits, fails = (
+        {**held("single", Dispatch.COUNTED, journal, folder, 1), "limits": each}
+        for each in (limits, {**limits, "when_full": "reject"})
+    )
+    client.run("first, second = [send(waits).delay() for _ in range(2)]; result = None", waits=waits)
+    wait_until(lambda: len(started(journal)) == 1, "the first is at work")
+    rejected = client.run("result = send(fails).delay().get(timeout=60)", fails=fails)
+    assert rejected["status"] == "failed"
+    (error,) = Records(two).rows(
+        "SELECT error->>'message' FROM flow_sessions WHERE flow_session_id = %s", rejected["flow_session_id"]
+    )
+    assert "when_full is reject" in error[0]
+    release(folder, started(journal))
+    assert client.run("result = [one.get(timeout=60)['status'] for one in (first, second)]") == ["succeeded"] * 2
+    assert len(started(journal)) == 2
+    Records(two).wait_nothing_live()

@@ -113,6 +113,12 @@ class ModelSession:
         return len(self.plan) - len(self.settled)
 
     @property
+    def session_levels(self) -> list[str]:
+        """The semaphores of whole sessions that it counts at, the narrowest first."""
+        key = [f"sessions:key:{self.key}"] if self.key else []
+        return [*key, f"sessions:workflow:{self.workflow}", "sessions"]
+
+    @property
     def levels(self) -> list[str]:
         """The semaphores, beside its own, whose permits it needs."""
         return ["global", f"workflow:{self.workflow}", *([f"key:{self.key}"] if self.key else [])]

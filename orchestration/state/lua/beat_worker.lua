@@ -30,6 +30,7 @@ for _, member in ipairs(redis.call('SMEMBERS', worker_runners_key(worker))) do
   else redis.call('SREM', worker_runners_key(worker), member) end
 end
 for _, level in ipairs(redis.call('SPOP', unfinished_key(), 1000)) do give_room(level) end
+give_room('sessions')
 hand_on(changed, publish)
 admit(publish)
 return publish

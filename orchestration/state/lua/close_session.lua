@@ -34,6 +34,7 @@ if known.workflow then
       set_held(levels, records[index], tonumber(held), 0)
     end
   end
+  drop_session(session, session_levels_of(known.workflow, known.key))
   if known.key then forget_key(known.key) end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
@@ -42,8 +43,6 @@ redis.call('ZREM', sessions_open_key(), session)
 if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
 redis.call('ZREM', delayed_key(), session)
 redis.call('ZREM', turns_key(), session)
-redis.call('ZREM', sessions_queued_key(), session)
-redis.call('ZREM', sessions_running_key(), session)
 hand_on(freed, publish)
 admit(publish)
 return publish

@@ -3,7 +3,7 @@
 -- What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a session that is
 -- open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key nr nready n lists*
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full nr nready n lists*
 --   workflows most sessions running at once (0: no limit) unless an operator has set a limit; above it the session is queued,
 --             and no runner registered
 --   timeout   seconds that a branch may run
@@ -15,11 +15,13 @@
 --   queues    all queues of the plan, with commas
 --   cap       bytes of results of one for_each that are kept in Redis
 --   key       its concurrency key, or ''
---   most_…    what its definition says of the branches at once of its workflow and of its key; 0: nothing
+--   most_…, sessions_…  what its definition says of the branches and of the sessions at once of its workflow and of its key;
+--             0: nothing
+--   when_full what becomes of it when it can't run now: queue · reject: nothing is written
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
--- INCLUDE: time ready permits parked slots settle limits emit
--- Reply: verdict (go · ended: all has been settled · queued · exists · gone: it was closed),
+-- INCLUDE: time ready permits parked slots settle limits emit admit
+-- Reply: verdict (go · ended: all has been settled · queued · rejected · exists · gone: it was closed),
 --        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry with the rows of the settlements
@@ -49,10 +51,23 @@ end
 if redis.call('EXISTS', session_key(session)) == 1 then return { 'exists', {} } end
 if redis.call('EXISTS', closed_key(session)) == 1 then return { 'gone', {} } end
 local fields = session_key(session)
-local most = tonumber(redis.call('HGET', limits_set_key(), 'sessions') or workflows)
-local queued = most > 0
-  and (redis.call('ZCARD', sessions_running_key()) >= most or redis.call('EXISTS', sessions_queued_key()) == 1)
 give_limit('workflow:' .. workflow, tonumber(most_workflow))
+give_limit('sessions:workflow:' .. workflow, tonumber(sessions_workflow))
+give_limit('sessions', tonumber(workflows))
+if key ~= '' then
+  give_limit('key:' .. key, tonumber(most_key))
+  give_limit('sessions:key:' .. key, tonumber(sessions_key))
+end
+admit(publish) -- those that waited for a limit which has just been raised are before it
+local levels = session_levels_of(workflow, key ~= '' and key)
+local queued = full_level(levels)
+if queued and when_full == 'reject' then
+  if key ~= '' and redis.call('HEXISTS', key_sessions_key(), key) == 0 then
+    give_limit('key:' .. key, 0)
+    give_limit('sessions:key:' .. key, 0)
+  end
+  return answer('rejected')
+end
 redis.call('HSET', fields, 'status', queued and 'queued' or 'running', 'workflow', workflow, 'version', version, 'day', day,
   'limit', limit, 'timeout', timeout, 'weight', weight, 'priority', priority, 'vtime', first_vtime(tonumber(priority)),
   'open', open, 'failed', 0, 'rseq', 0, 'queues', queues, 'signature', signature)
@@ -60,7 +75,6 @@ if header ~= '0' then redis.call('HSET', fields, 'header', header) end
 if key ~= '' then
   redis.call('HSET', fields, 'key', key)
   redis.call('HINCRBY', key_sessions_key(), key, 1)
-  give_limit('key:' .. key, tonumber(most_key))
 end
 redis.call('ZADD', sessions_open_key(), int(now), session)
 local at = lists
@@ -73,7 +87,7 @@ for _ = 1, tonumber(nready) do
   at = at + 2
 end
 if queued then
-  redis.call('ZADD', sessions_queued_key(), int(now - PRIORITY_WAIT * tonumber(priority)), session)
+  redis.call('ZADD', queued_at(queued), int(now - PRIORITY_WAIT * tonumber(priority)), session)
   return answer('queued')
 end
 local blobs = {}
@@ -84,7 +98,7 @@ for _ = 1, tonumber(n) do
   at = skip_settlement(at)
 end
 emit(session, day, worker, blobs)
-redis.call('ZADD', sessions_running_key(), int(now), session)
+begin_session(session, levels)
 if branches_settled > 0 and redis.call('HINCRBY', fields, 'open', -branches_settled) == 0 then
   redis.call('HSET', fields, 'status', 'ended', 'ender', session .. '.0')
   return answer('ended')

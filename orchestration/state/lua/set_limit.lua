@@ -4,7 +4,7 @@
 --
 -- ARGV: name most
 --   name   global · workflow:<workflow> · key:<key>: branches at once · session:<session>: those of an open session ·
---          sessions: flow sessions at once
+--          sessions · sessions:workflow:<workflow> · sessions:key:<key>: flow sessions at once
 --   most   0: the operator's limit is no more
 -- INCLUDE: time ready permits parked slots limits emit admit
 -- Reply: 1, or 0: there is no such session; limit in force before and now (0: none), use,
@@ -34,6 +34,6 @@ end
 local before = tonumber(redis.call('HGET', limits_key(), name) or '0')
 set_limit(name, tonumber(most))
 hand_on({}, publish)
-if name == 'sessions' then admit(publish) end
-local in_use = name == 'sessions' and sessions_running_key() or permits_key(name)
-return { 1, before, tonumber(redis.call('HGET', limits_key(), name) or '0'), redis.call('ZCARD', in_use), publish }
+admit(publish)
+local in_use = redis.call('ZCARD', running_at(name))
+return { 1, before, tonumber(redis.call('HGET', limits_key(), name) or '0'), in_use, publish }

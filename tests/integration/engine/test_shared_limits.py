@@ -13,7 +13,7 @@ from orchestration.engine.processor import Fork, RunRequest
 from orchestration.errors import PayloadError
 from orchestration.state.limits import read_limits
 from orchestration.store import sessions
-from orchestration.vocabulary import Verdict
+from orchestration.vocabulary import RunStatus, Verdict
 from tests.support.stepping import SteppingEngine
 
 ECHO = {"a": {"uses": "core.echo", "with": {"value": 1}}}
@@ -70,3 +70,59 @@ def test_without_one_the_first_branch_runs_at_once(engine: SteppingEngine) -> No
 def test_with_an_operators_limit_even_the_first_branch_takes_its_permits(engine: SteppingEngine, name: str) -> None:
     engine.live.set_limit(name, 3)
     assert isinstance(begin(engine), Fork)
+
+
+def open_next(engine: SteppingEngine, customer: str, **limits: Any) -> tuple[Fork, Verdict]:
+    fork = begin(engine, {"customer": customer}, concurrency_key="${{ payload.customer }}", **limits)
+    assert isinstance(fork, Fork)
+    return fork, engine.processor.open_fork(fork, f"completion of {fork.row.flow_session_id}")
+
+
+def status_of(engine: SteppingEngine, fork: Fork) -> sessions.SessionRow:
+    engine.updater.drain_all()
+    row = sessions.load_session(engine.database, fork.row.flow_session_id)
+    assert row is not None
+    return row
+
+
+def test_sessions_above_the_limit_of_their_key_wait_and_keep_no_other_waiting(engine: SteppingEngine) -> None:
+    limits = {"max_concurrent_sessions": 2, "max_concurrent_sessions_per_key": 1}
+    first, verdict = open_next(engine, "Ada", **limits)
+    assert verdict is Verdict.GO
+    second, verdict = open_next(engine, "Ada", **limits)
+    assert verdict is Verdict.QUEUED
+    assert status_of(engine, second).status is RunStatus.QUEUED
+    other, verdict = open_next(engine, "Grace", **limits)
+    assert verdict is Verdict.GO, "another key"
+    third, verdict = open_next(engine, "Edsger", **limits)
+    assert verdict is Verdict.QUEUED, "two of the workflow run"
+    found = {report.name: (report.limit, report.in_use, report.waiting) for report in read_limits(engine.live)}
+    assert found["sessions:key:Ada"] == (1, 1, 1)
+    assert found["sessions:workflow:limited"] == (2, 2, 1)
+    assert engine.processor.run_fork(other) is Verdict.ENDED
+    engine.processor.complete_workflow(other.row.flow_session_id)
+    assert status_of(engine, second).status is RunStatus.QUEUED
+    assert status_of(engine, third).status is RunStatus.RUNNING
+    assert engine.processor.run_fork(first) is Verdict.ENDED
+    engine.processor.complete_workflow(first.row.flow_session_id)
+    assert status_of(engine, second).status is RunStatus.RUNNING
+
+
+@pytest.mark.parametrize("dispatch", ["counted", "chord"])
+def test_a_session_that_is_not_to_wait_fails_at_once_and_says_why(engine: SteppingEngine, dispatch: str) -> None:
+    limits = {"max_concurrent_sessions": 1, "when_full": "reject"}
+    _, verdict = open_next(engine, "Ada", **limits)
+    assert verdict is Verdict.GO
+    workflow = {"name": "limited", "dispatch": dispatch, "limits": limits, "actions": ECHO}
+    request = RunRequest(str(uuid.uuid4()), workflow, {}, "branches")
+    fork = engine.processor.process_workflow_parallel(request)
+    assert isinstance(fork, Fork)
+    assert engine.processor.open_fork(fork, "its completion") is Verdict.REJECTED
+    assert engine.links.completions == [(request.flow_session_id, "its completion")]
+    result = engine.processor.complete_workflow(request.flow_session_id)
+    assert result.status == "failed"
+    row = status_of(engine, fork)
+    assert row.error is not None
+    assert "max_concurrent_sessions 1" in row.error
+    assert not engine.live.is_open(request.flow_session_id)
+    assert engine.processor.process_workflow_parallel(request) == result, "the message comes again"

@@ -43,6 +43,9 @@ LEASE_US = 3_600_000_000
 WORKFLOWS = ("w1", "w2")
 KEYS = ("k1", "k2")
 #: All semaphores of more than one session.
+SESSION_LEVELS = (
+    "sessions", *(f"sessions:workflow:{name}" for name in WORKFLOWS), *(f"sessions:key:{name}" for name in KEYS)
+)  # fmt: skip
 LEVELS = ("global", *(f"workflow:{name}" for name in WORKFLOWS), *(f"key:{name}" for name in KEYS))
 QUEUES = ("q1", "q2")
 WORKER = "w@host#1"
@@ -127,11 +130,12 @@ class Transitions(RuleBasedStateMachine):
     @rule(
         plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES),
         header=st.sampled_from([0, 0, 0, 1, 2, 4]), workflow=st.sampled_from(WORKFLOWS),
-        key=st.sampled_from(["", *KEYS]), most=st.tuples(SOME_LIMIT, SOME_LIMIT),
+        key=st.sampled_from(["", *KEYS]), most=st.tuples(SOME_LIMIT, SOME_LIMIT, SOME_LIMIT, SOME_LIMIT),
+        when_full=st.sampled_from(["queue", "queue", "reject"]),
     )  # fmt: skip
     def open(
         self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int, workflow: str, key: str,
-        most: tuple[int, int],
+        most: tuple[int, int, int, int], when_full: str,
     ) -> None:  # fmt: skip
         self.opened += 1
         session = f"s{self.opened}"
@@ -140,18 +144,27 @@ class Transitions(RuleBasedStateMachine):
             workflow=workflow, version_id="v", day="2026-01-01", limit=limit, branch_timeout_seconds=300.0,
             open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
             most_sessions=self.limit_sessions, header=header, key=key, most_of_workflow=most[0], most_of_key=most[1],
+            sessions_of_workflow=most[2], sessions_of_key=most[3], when_full=when_full,
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
-        running = len(self.sessions) - len(self.queued)
-        self.sessions[session] = ModelSession(plan, limit, self.slots, header, workflow, key)
+        opened = ModelSession(plan, limit, self.slots, header, workflow, key)
         self.limits.give(f"workflow:{workflow}", most[0])
         if key:
             self.limits.give(f"key:{key}", most[1])
+            self.limits.give(f"sessions:key:{key}", most[3])
+        self.limits.give(f"sessions:workflow:{workflow}", most[2])
+        self._admit()
+        full = self._full(opened)
+        if full and when_full == "reject":
+            assert verdict is Verdict.REJECTED
+            self._forget_key(key)
+            self._publish(publications)
+            return
+        self.sessions[session] = opened
         self.arriving += [(session, f"{session}.{number}", queue) for number in range(1, header + 1)]
         assert self.live.header_of(session) == header
-        most_running = self.limits.of("sessions")
-        if most_running and (running >= most_running or self.queued):
+        if full:
             assert verdict is Verdict.QUEUED
             assert not [p for p in publications if p.flow_session_id == session]
             self.queued.append(session)
@@ -357,13 +370,13 @@ class Transitions(RuleBasedStateMachine):
         assert change.in_use == self._held(level)
         assert self.live.set_limit(level, most) == LimitChange(change.now, change.now, change.in_use), "repeated"
 
-    @rule(most=st.sampled_from([0, 1, 2, 3]))
-    def set_limit_of_sessions(self, most: int) -> None:
-        self.limits.set("sessions", most)
-        change = self.live.set_limit("sessions", most)
+    @rule(level=st.sampled_from(SESSION_LEVELS), most=SOME_LIMIT)
+    def set_limit_of_sessions(self, level: str, most: int) -> None:
+        self.limits.set(level, most)
+        change = self.live.set_limit(level, most)
         assert change is not None
         self._admit()
-        assert (change.now, change.in_use) == (self.limits.of("sessions"), len(self.sessions) - len(self.queued))
+        assert (change.now, change.in_use) == (self.limits.of(level), self._running(level))
         self._publish(change.publications)
 
     @precondition(lambda self: self.sessions)
@@ -391,7 +404,17 @@ class Transitions(RuleBasedStateMachine):
     @invariant()
     def queued_sessions_are_those_above_the_limit(self) -> None:
         key, client = self.live.space.key, self.live.client
-        assert [name.decode() for name in client.zrange(key("sessions_queued"), 0, -1)] == self.queued
+        queued: list[str] = []
+        for level in SESSION_LEVELS:
+            running_at, queued_at = (key("permits", level), key("blocked", level))
+            if level == "sessions":
+                running_at, queued_at = key("sessions_running"), key("sessions_queued")
+            assert client.zcard(running_at) == self._running(level)
+            found = [name.decode() for name in client.zrange(queued_at, 0, -1)]
+            assert found == [name for name in self.queued if name in found], "in the order in which they came"
+            assert not found or 0 < self.limits.of(level) <= self._running(level), f"{found} wait at {level}, with room"
+            queued += found
+        assert sorted(queued) == sorted(self.queued)
         running = {name.decode() for name in client.zrange(key("sessions_running"), 0, -1)}
         assert running == self.sessions.keys() - set(self.queued)
         for name in self.queued:
@@ -506,7 +529,7 @@ class Transitions(RuleBasedStateMachine):
             k.decode().removeprefix(self.live.space.prefix)
             for k in self.live.client.scan_iter(f"{self.live.space.prefix}*")
         }
-        assert not [key for key in self.limits.given if key.startswith("key:")]
+        assert not [key for key in self.limits.given if "key:" in key]
         assert sorted(self.live.client.hkeys(self.live.space.key("limits_given"))) == sorted(
             level.encode() for level, most in self.limits.given.items() if most
         )
@@ -706,15 +729,28 @@ class Transitions(RuleBasedStateMachine):
         self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
         key = self.sessions.pop(name).key
-        if key and not any(session.key == key for session in self.sessions.values()):
-            self.limits.given.pop(f"key:{key}", None)
+        self._forget_key(key)
         self._admit()
 
+    def _forget_key(self, key: str) -> None:
+        if key and not any(session.key == key for session in self.sessions.values()):
+            self.limits.given.pop(f"key:{key}", None)
+            self.limits.given.pop(f"sessions:key:{key}", None)
+
     def _admit(self) -> None:
-        """The session that came first starts first."""
-        most = self.limits.of("sessions")
-        while self.queued and (not most or len(self.sessions) - len(self.queued) < most):
-            self.queued.pop(0)
+        """Of the sessions that may start, the one that came first starts first."""
+        while startable := [name for name in self.queued if not self._full(self.sessions[name])]:
+            self.queued.remove(startable[0])
+
+    def _running(self, level: str) -> int:
+        """Sessions that count at a level."""
+        return sum(
+            level in session.session_levels for name, session in self.sessions.items() if name not in self.queued
+        )
+
+    def _full(self, session: ModelSession) -> bool:
+        """Whether it must wait for others to end."""
+        return any(0 < self.limits.of(level) <= self._running(level) for level in session.session_levels)
 
     def _held(self, level: str) -> int:
         """Permits of a level in use: of claims, and of runners that are on their way."""

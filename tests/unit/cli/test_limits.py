@@ -21,6 +21,8 @@ from parallelizer.cli.main import run
         (("set", "session:a", "10001"), "from 1 to 10,000"),
         (("set", "everything", "1"), "'everything' is no limit"),
         (("set", "workflow:", "1"), "is no limit"),
+        (("set", "sessions:workflow:", "1"), "is no limit"),
+        (("set", "sessions:key:ada", "0"), "from 1 to 1,000,000"),
         (("set", "workflow:a b", "1"), "is no limit"),
         (("set", "key:", "1"), "can't be empty"),
         (("unset", "key:" + "k" * 257), "at most 256 bytes"),

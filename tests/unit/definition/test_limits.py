@@ -28,6 +28,9 @@ def load(**limits: Any) -> None:
         ({"max_concurrent_branches_of_workflow": 1_000_001}, "less than or equal to 1000000"),
         ({"max_concurrent_branches_of_workflow": "three"}, "a whole number"),
         ({"max_concurrent_branches_per_key": 3}, "add concurrency_key"),
+        ({"max_concurrent_sessions_per_key": 3}, "add concurrency_key"),
+        ({"max_concurrent_sessions": 0}, "greater than or equal to 1"),
+        ({"when_full": "wait"}, "'queue' or 'reject'"),
         ({"concurrency_key": "${{ tasks.a.result }}"}, "payload and session only"),
         ({"concurrency_key": "${{ item }}"}, "item is known only"),
         ({"concurrency_key": "${{ paylod.customer }}"}, "did you mean payload"),
@@ -46,7 +49,8 @@ def test_a_wrong_limit_is_named_with_what_is_allowed(limits: dict[str, Any], sai
 def test_limits_of_workflow_and_key_are_accepted() -> None:
     load(
         max_concurrent_branches_of_workflow=20, concurrency_key="orders/${{ payload.customer }}",
-        max_concurrent_branches_per_key=2,
+        max_concurrent_branches_per_key=2, max_concurrent_sessions=3, max_concurrent_sessions_per_key=1,
+        when_full="reject",
     )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ local function put_limit(level, most)
   local before = tonumber(redis.call('HGET', limits_key(), level) or '0')
   if before == most then return end
   if most > 0 then redis.call('HSET', limits_key(), level, int(most)) else redis.call('HDEL', limits_key(), level) end
-  if most > 0 and redis.call('ZCARD', permits_key(level)) > most then redis.call('SADD', excess_key(), level) end
+  if most > 0 and not string.find(level, '^sessions') and redis.call('ZCARD', permits_key(level)) > most then
+    redis.call('SADD', excess_key(), level)
+  end
   if most == 0 or most > before and before > 0 then give_room(level) end
 end
 
@@ -34,4 +36,5 @@ local function forget_key(key)
   if redis.call('HINCRBY', key_sessions_key(), key, -1) > 0 then return end
   redis.call('HDEL', key_sessions_key(), key)
   give_limit('key:' .. key, 0)
+  give_limit('sessions:key:' .. key, 0)
 end

@@ -5,6 +5,7 @@
 -- The session's own permits are the fields of `own`. Needs: time.
 
 local roomy = {} -- levels that have, or may have, more room than when the call began
+local roomy_sessions = {} -- the same, of whole sessions: sessions · sessions:workflow:<workflow> · sessions:key:<key>
 
 -- levels_of: the levels of a session, the narrowest first: that one it waits for, and keeps nobody of the others waiting.
 local function levels_of(workflow, key)
@@ -27,7 +28,9 @@ local function limit_reached(levels, taken)
 end
 
 -- give_room: those that wait for the level are to be looked at before the call ends.
-local function give_room(level) roomy[level] = true end
+local function give_room(level)
+  if string.find(level, '^sessions') then roomy_sessions[level] = true else roomy[level] = true end
+end
 
 -- unblock: of the sessions that head those waiting for levels with room, the one that is furthest behind competes for a slot
 -- again. Returns its queue, or nil: nobody waits, or no room.
