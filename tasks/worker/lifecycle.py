@@ -18,6 +18,7 @@ from celery import bootsteps, signals
 from config.logs import configure_logging
 from config.settings import get_settings
 from tasks.celery_app import app
+from tasks.worker.limits.green import is_green
 from tasks.worker.stuck import stuck_threads
 from tasks.worker.upkeep_process import UpkeepProcess
 
@@ -57,6 +58,8 @@ class Upkeep(bootsteps.StartStopStep):
         global _name  # noqa: PLW0603 - one worker for each process
         super().__init__(worker, **kwargs)
         _name = f"{worker.hostname}#{secrets.token_hex(4)}"
+        if is_green():
+            importlib.import_module("tasks.worker.green_pool").adapt()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
 
     def start(self, worker: Any) -> None:

@@ -23,11 +23,11 @@ OWN = "own"
 LIMIT, MARGIN = 1.0, 0.3
 #: An action would run so long if nothing ended it; longer than any test.
 FOREVER = 100.0
-SLOTS = {"prefork": 4, "threads": 4, "solo": 1}
+SLOTS = {"prefork": 4, "threads": 4, "solo": 1, "gevent": 10}
 KINDS = ("sleeping", "computing", "receiving", "swallowing", "cleaning_up", "stuck_in_c")
 ASYNC_KINDS = ("awaiting", "never_cancelled", "awaiting_cleaning_up", "computing_on_loop")
 #: Where the only thread is stuck, nothing of the pool can go on.
-IMPOSSIBLE = {("solo", "stuck_in_c")}
+IMPOSSIBLE = {("solo", "stuck_in_c"), ("gevent", "stuck_in_c")}
 CASES = [(pool, kind) for pool in SLOTS for kind in KINDS if (pool, kind) not in IMPOSSIBLE]
 
 
