@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
+
+from orchestration.engine.threads import leave_signals_to_main
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Flusher:
                 self._pid = os.getpid()
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
+        leave_signals_to_main()
         while True:
             self._something.wait()
             time.sleep(LOOK_SECONDS)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from typing import Any, Final
 
 from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.invoke import GivenUp
+from orchestration.engine.threads import leave_signals_to_main
 from orchestration.errors import StaleClaim, WorkflowExecutionError
 from orchestration.vocabulary import Claim, Settlement
 
@@ -64,7 +64,7 @@ class _LoopThread:
         threading.Thread(target=self._wait_for, args=(loop,), name="blocked-loop", daemon=True).start()
 
     def _wait_for(self, loop: asyncio.AbstractEventLoop) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
+        leave_signals_to_main()
         back = threading.Event()
         loop.call_soon_threadsafe(back.set)
         if not back.wait(BLOCKED_SECONDS):
@@ -82,7 +82,7 @@ class _LoopThread:
 
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
+        leave_signals_to_main()
         asyncio.set_event_loop(loop)
         loop.run_forever()
 

@@ -183,7 +183,7 @@ def _checked_pool(pool: str) -> str:
     if pool not in POOLS:
         raise WrongUse(f"--pool {pool}: choose one of {', '.join(POOLS)}")
     if pool == "gevent" and _missing("gevent"):
-        raise WrongUse("--pool gevent needs the package gevent: pip install gevent")
+        raise WrongUse("--pool gevent needs the package gevent: pip install 'celery-parallelizer[gevent]'")
     return pool
 
 

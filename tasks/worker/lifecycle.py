@@ -19,6 +19,7 @@ from config.logs import configure_logging
 from config.settings import get_settings
 from tasks.celery_app import app
 from tasks.worker.handover import keep_handed_over
+from tasks.worker.limits.green import is_green
 from tasks.worker.stuck import stuck_threads
 from tasks.worker.upkeep_process import UpkeepProcess
 
@@ -58,6 +59,8 @@ class Upkeep(bootsteps.StartStopStep):
         global _name  # noqa: PLW0603 - one worker for each process
         super().__init__(worker, **kwargs)
         _name = f"{worker.hostname}#{secrets.token_hex(4)}"
+        if is_green():
+            importlib.import_module("tasks.worker.green_pool").adapt()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
 
     def start(self, worker: Any) -> None:

@@ -16,7 +16,7 @@ from tests.support.journal import read_journal
 from tests.support.records import Records, most_at_once
 
 ACTIONS = "tests.support.journal"
-POOLS = [("prefork", 2), ("threads", 2)]
+POOLS = [("prefork", 2), ("threads", 2), ("gevent", 10)]
 
 
 @pytest.fixture(scope="module", params=POOLS, ids=[pool for pool, _ in POOLS])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from parallelizer.services.supervision import LoggedProgram
-from tests.cluster.test_chord_kills import pool_processes
 from tests.support.clients import Client, running_client
+from tests.support.crashes import pool_processes
 from tests.support.fleet import Fleet
 from tests.support.records import Records, TaskRow
 from tests.support.waiting import wait_until
@@ -23,11 +23,11 @@ OWN = "own"
 LIMIT, MARGIN = 1.0, 0.3
 #: An action would run so long if nothing ended it; longer than any test.
 FOREVER = 100.0
-SLOTS = {"prefork": 4, "threads": 4, "solo": 1}
+SLOTS = {"prefork": 4, "threads": 4, "solo": 1, "gevent": 10}
 KINDS = ("sleeping", "computing", "receiving", "swallowing", "cleaning_up", "stuck_in_c")
 ASYNC_KINDS = ("awaiting", "never_cancelled", "awaiting_cleaning_up", "computing_on_loop")
 #: Where the only thread is stuck, nothing of the pool can go on.
-IMPOSSIBLE = {("solo", "stuck_in_c")}
+IMPOSSIBLE = {("solo", "stuck_in_c"), ("gevent", "stuck_in_c")}
 CASES = [(pool, kind) for pool in SLOTS for kind in KINDS if (pool, kind) not in IMPOSSIBLE]
 
 
@@ -84,8 +84,16 @@ def over(kind: str, silent_port: int) -> dict[str, Any]:
     return {"uses": f"test.{kind}", "with": inputs}
 
 
-def run(client: Client, queue: str, actions: dict[str, Any], seconds: float = 40) -> dict[str, Any]:
-    workflow = {"name": "over", "queue": queue, "limits": {"branch_timeout_seconds": LIMIT}, "actions": actions}
+def run(
+    client: Client, queue: str, actions: dict[str, Any], dispatch: str = "counted", seconds: float = 40
+) -> dict[str, Any]:
+    workflow = {
+        "name": "over",
+        "dispatch": dispatch,
+        "queue": queue,
+        "limits": {"branch_timeout_seconds": LIMIT},
+        "actions": actions,
+    }
     code = "result = send(workflow).apply_async(queue=queue).get(timeout=seconds)"
     result: dict[str, Any] = client.run(code, workflow=workflow, queue=queue, seconds=seconds)
     return result
@@ -205,11 +213,14 @@ def test_an_action_has_a_time_of_its_own_for_each_attempt(client: Client, module
     assert row.attempt == 2
 
 
-def test_a_pool_whose_every_thread_is_stuck_goes_on_with_new_ones(fleet: Fleet, silent_port: int) -> None:
+@pytest.mark.parametrize("dispatch", ["counted", "chord"])
+def test_a_pool_whose_every_thread_is_stuck_goes_on_with_new_ones(
+    fleet: Fleet, silent_port: int, dispatch: str
+) -> None:
     worker = start(fleet, "threads", 2, OWN)
     stuck = {f"over{number}": over("receiving", silent_port) for number in range(5)}
     with running_client(fleet) as client:
-        result = run(client, OWN, stuck)
+        result = run(client, OWN, stuck, dispatch)
         assert result["counts"] == {"timed_out": 5}
         assert run(client, OWN, {"beside": {"uses": "core.noop"}})["status"] == "succeeded"
     rows = Records(fleet).tasks(result["flow_session_id"], 5)
@@ -222,14 +233,16 @@ def test_a_pool_whose_every_thread_is_stuck_goes_on_with_new_ones(fleet: Fleet, 
     stop(worker)
 
 
-def test_a_process_that_is_stuck_ends_at_the_hard_limit_and_is_replaced(fleet: Fleet) -> None:
+@pytest.mark.parametrize("dispatch", ["counted", "chord"])
+def test_a_process_that_is_stuck_ends_at_the_hard_limit_and_is_replaced(fleet: Fleet, dispatch: str) -> None:
     worker = start(fleet, "prefork", 2, OWN)
     before = set(pool_processes(worker))
     with running_client(fleet) as client:
-        result = run(client, OWN, {"over1": over("stuck_in_c", 0), "over2": over("stuck_in_c", 0)})
+        stuck = {name: over("stuck_in_c", 0) for name in ("over1", "over2")}
+        result = run(client, OWN, stuck, dispatch)
         assert result["counts"] == {"timed_out": 2}
         rows = Records(fleet).tasks(result["flow_session_id"], 2)
-        for name in ("over1", "over2"):
+        for name in stuck:
             check_timed_out(rows[name, -1])
         wait_until(lambda: not before & set(pool_processes(worker)), "both processes have ended")
         assert run(client, OWN, {"beside": {"uses": "core.noop"}})["status"] == "succeeded"

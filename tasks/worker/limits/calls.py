@@ -16,19 +16,24 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from orchestration.engine.invoke import Call, GivenUp, Late
+from orchestration.engine.threads import leave_signals_to_main
+from tasks.worker.limits.green import GreenRaiser, is_green, make_ticker
 from tasks.worker.limits.raising import MainRaiser, Raiser, ThreadRaiser
-from tasks.worker.limits.ticker import NEVER, ticker
+from tasks.worker.limits.ticker import NEVER
 
 _log = logging.getLogger(__name__)
 
+#: This process's.
+ticker: Final = make_ticker()
+os.register_at_fork(after_in_child=ticker.forget)
 #: A call that has not ended so long after its time is over is given up. Long against the time that an exception takes
 #: to go up through code that does not hold it (milliseconds), short against what people notice.
 LATE_NS: Final = 100_000_000
@@ -71,7 +76,7 @@ class Successor:
         threading.Thread(target=self._run, name="successor", daemon=True).start()
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
+        leave_signals_to_main()
         try:
             place = self._call.action if self._call.item < 0 else f"{self._call.action}:{self._call.item}"
             _log.warning(
@@ -90,7 +95,7 @@ class ThreadCall:
     """The call that the thread which makes this is in; one after another."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock: AbstractContextManager[object] = threading.Lock()
         self.due_ns = NEVER
         self.runs = False
         #: Its time is over.
@@ -98,8 +103,7 @@ class ThreadCall:
         self.successor: Successor | None = None
         self.is_stuck = self._is_armed = self._blocks = False
         self.thread = threading.current_thread()
-        is_main = self.thread is threading.main_thread()
-        self._raiser: Raiser = MainRaiser(self._lands) if is_main else ThreadRaiser()
+        self._raiser: Raiser = self._make_raiser()
         self.began_ns = 0
         self.call: Call
         self._late: Late | None
@@ -107,6 +111,13 @@ class ThreadCall:
         self._stuck: Stuck | None = None
         self._step = self._soft
         ticker.watch(self)
+
+    def _make_raiser(self) -> Raiser:
+        if is_green():
+            # all that runs is in one thread, and the ticker's looks are signals: a lock would wait for itself
+            self.lock = nullcontext()
+            return GreenRaiser(lambda: self.runs)
+        return MainRaiser(self._lands) if self.thread is threading.main_thread() else ThreadRaiser()
 
     def begin(self, call: Call, late: Late | None, grace_ns: int, stuck: Stuck | None) -> None:
         """User code begins.

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
-import signal
 import threading
 import time
 import weakref
 from typing import Final, Protocol
+
+from orchestration.engine.threads import leave_signals_to_main
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Ticker:
         if not self._runs:
             with self._starting:
                 if not self._runs:
-                    threading.Thread(target=self._run, name="time-limits", daemon=True).start()
+                    self._start()
                     self._runs = True
 
     def wake(self) -> None:
@@ -81,6 +81,9 @@ class Ticker:
         # a call that began meanwhile has seen NEVER, and wakes
         self.wake_ns = next_ns
 
+    def _start(self) -> None:
+        threading.Thread(target=self._run, name="time-limits", daemon=True).start()
+
     @staticmethod
     def _expire(watched: Watched, now_ns: int) -> int:
         try:
@@ -90,13 +93,8 @@ class Ticker:
             return now_ns + AGAIN_NS
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
+        leave_signals_to_main()
         while True:
             self.look()
             left_ns = self.wake_ns - time.monotonic_ns()
             self._gate.acquire(timeout=min(threading.TIMEOUT_MAX, max(0, left_ns) / 1e9))
-
-
-#: This process's.
-ticker: Final = Ticker()
-os.register_at_fork(after_in_child=ticker.forget)
