@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -33,10 +34,10 @@ def message(folder: str = "", processes: int = 1) -> dict[str, object]:
 
 
 @action("test.stuck")
-def stuck(seconds: float) -> None:
-    """Do not end, whatever signal says so, as in a library that does not come back."""
+def stuck(seconds: int) -> None:
+    """Do not end, whatever signal says so, and let no other thread run, as in a library that does not come back."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGUSR1))
-    time.sleep(seconds)
+    ctypes.PyDLL(None).sleep(seconds)  # in C, with Python's global lock
 
 
 @action("test.spin")
