@@ -33,6 +33,10 @@ class ChannelClosed(ProcessorError):
     """The status channel was closed; nothing more can be sent through it."""
 
 
+class Cancelled(ProcessorError):
+    """Raised in an action whose flow session was cancelled: clean up and let it pass; soon after, the process ends."""
+
+
 class ServiceUnreachable(ProcessorError):
     """Redis or PostgreSQL does not answer; the message says which, where, and what to do."""
 

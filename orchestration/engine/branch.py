@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from orchestration.definition.expressions import Scope
+from orchestration.engine.cancellation import CancelWatch
 from orchestration.engine.checkpoints import Checkpoints, WriteBehind
 from orchestration.engine.chunk import ChunkRun
 from orchestration.engine.context import ProcessingContext, retries_field
@@ -48,7 +49,7 @@ _JOIN_OF = {
     Outcome.SKIPPED: JoinCounts(skipped=1),
     Outcome.UPSTREAM_FAILED: JoinCounts(upstream_failed=1),
 }
-_FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT)
+_FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT, TaskStatus.CANCELLED)
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class BranchEnd:
 class EnhancedBranchProcessor:
     """Runs claims of one flow session for one runner.
 
-    Args: publish: sends the runners that a flushed chunk made room for.
+    Args: publish: sends the runners that a flushed chunk made room for. give_up: see `CancelWatch`.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class EnhancedBranchProcessor:
         limit: TimeLimit,
         publish: Callable[[Sequence[Publication]], None],
         checkpoints: Checkpoints = Checkpoints.FENCED,
+        give_up: Callable[[Runner], None] = lambda _: None,
     ) -> None:
         self._context = context
         self._runner = runner
@@ -85,6 +87,7 @@ class EnhancedBranchProcessor:
         self._tasks = TaskProcessor(context)
         self._scope = context.scope()
         self.checkpoints = checkpoints
+        self._cancelling = CancelWatch(context, limit.interrupt, lambda: give_up(runner), limit.end_process)
 
     def process_task_and_branches_parallel(self, task: Claim) -> Settlement:
         """Run a claim: a branch, a chunk of items, the expansion or the end of a `for_each`.
@@ -111,6 +114,10 @@ class EnhancedBranchProcessor:
         """Send the status of what still runs."""
         context = self._context
         context.stores.live.record_rows(context.flow_session_id, context.day, self._runner.worker, encode_rows(rows))
+
+    def look(self, now_ns: int) -> None:
+        """See whether the session was cancelled; called by the flushing thread while something runs."""
+        self._cancelling.look(now_ns)
 
     def _steps(self, claim: Claim, scope: Scope) -> Steps[Settlement]:
         if claim.kind is UnitKind.CHUNK:
@@ -175,7 +182,7 @@ class EnhancedBranchProcessor:
                         # what still runs after it, by its trigger rule, gets time of its own
                         deadline_ns = time.monotonic_ns() + int(context.branch_timeout_seconds * 1e9)
                     kept = self._tasks.keep(action, task, attempt)
-                    if action is not last and checkpoints.are_kept:
+                    if action is not last and checkpoints.are_kept and status is not TaskStatus.CANCELLED:
                         checkpoints.send(action, kept, row)
                     else:
                         self._report_with_end(action, kept, row, end)
@@ -288,7 +295,7 @@ class EnhancedBranchProcessor:
         timeout_ns = int(context.branch_timeout_seconds * 1e9)
         began_ns, ended, deferred = time.monotonic_ns(), 0, None
         with flusher.watching(run, self):
-            while (index := run.take()) is not None:
+            while not context.cancellation.is_set and (index := run.take()) is not None:
                 scope.item, scope.item_index = items[index], index
                 task = tasks.given_up(attempt)
                 if task is None:

@@ -11,11 +11,14 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from orchestration.errors import ActionError
+from orchestration.engine.cancellation import Cancellation
+from orchestration.errors import ActionError, Cancelled
 from orchestration.registry import ActionSpec
 from orchestration.vocabulary import TaskStatus
 
@@ -32,8 +35,14 @@ class TimeLimit(Protocol):
     #: Exceptions of the worker itself, which must go on up.
     passes: tuple[type[BaseException], ...]
 
-    def call(self, seconds: float, function: Callable[[], Any]) -> Any:
-        """Call `function`; raise `timeout_error` in it when `seconds` are over."""
+    def call(self, seconds: float, function: Callable[[], Any], cancellation: Cancellation | None = None) -> Any:
+        """Call `function`; raise in it `timeout_error` when `seconds` are over, Cancelled by `interrupt`."""
+
+    def interrupt(self) -> None:
+        """Raise Cancelled in the user code that runs, if it is of a session that was cancelled; from any thread."""
+
+    def end_process(self) -> None:
+        """End the process if user code holds it and the pool replaces it; from any thread."""
 
 
 @dataclass(slots=True)
@@ -48,6 +57,16 @@ class CallContext:
     idempotency_key: str
     logger: logging.LoggerAdapter[logging.Logger]
     options: Mapping[str, object]
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the flow session was cancelled."""
+        return self.cancellation.is_set
+
+    def raise_if_cancelled(self) -> None:
+        """Do nothing, or raise Cancelled."""
+        self.cancellation.raise_if_set()
 
 
 @dataclass(slots=True)
@@ -70,6 +89,8 @@ class Call:
     context: Callable[[], CallContext]
     #: Time it may take.
     seconds: float
+    #: Of its session.
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
 
 def invoke(call: Call, limit: TimeLimit) -> Invocation:
@@ -78,19 +99,20 @@ def invoke(call: Call, limit: TimeLimit) -> Invocation:
     started = time.monotonic_ns()
     try:
         if spec.is_async:
+            # the loop cancels it: never an exception in the middle of the loop
             value = limit.call(call.seconds, lambda: asyncio.run(_await(call, limit)))
         elif spec.takes_context:
-            value = limit.call(call.seconds, lambda: spec.function(call.context(), **inputs))
+            value = limit.call(call.seconds, lambda: spec.function(call.context(), **inputs), call.cancellation)
         elif inputs:
-            value = limit.call(call.seconds, lambda: spec.function(**inputs))
+            value = limit.call(call.seconds, lambda: spec.function(**inputs), call.cancellation)
         else:
-            value = limit.call(call.seconds, spec.function)
+            value = limit.call(call.seconds, spec.function, call.cancellation)
         if inspect.iscoroutine(value):
             value.close()
             value = ActionError(f"action {spec.name} returned a coroutine; declare it with async def")
             return Invocation(TaskStatus.FAILED, started, time.monotonic_ns(), error=value)
     except BaseException as error:  # noqa: BLE001 - sorted below
-        return _ended_by(error, started, limit)
+        return _ended_by(error, started, limit, call.cancellation)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
@@ -103,29 +125,55 @@ async def invoke_async(call: Call, limit: TimeLimit) -> Invocation:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise  # the runner gives up, and hands the branch back
-        return _ended_by(error, started, limit)
+        return _ended_by(error, started, limit, call.cancellation)
     except BaseException as error:  # noqa: BLE001 - sorted below
-        return _ended_by(error, started, limit)
+        return _ended_by(error, started, limit, call.cancellation)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
 async def _await(call: Call, limit: TimeLimit) -> object:
     arguments = (call.context(),) if call.spec.takes_context else ()
-    timer = asyncio.timeout(call.seconds)
+    loop, task, timer = asyncio.get_running_loop(), asyncio.current_task(), asyncio.timeout(call.seconds)
+    assert task is not None
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if not task.done():
+            interrupted = True
+            task.cancel()
+
     try:
-        async with timer:
-            return await call.spec.function(*arguments, **call.inputs)
+        with call.cancellation.interrupting(partial(_call_on, loop, interrupt)):
+            async with timer:
+                return await call.spec.function(*arguments, **call.inputs)
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+        raise Cancelled("the flow session was cancelled") from None
     except TimeoutError:
         if timer.expired():
             raise limit.timeout_error(call.seconds) from None
         raise  # the action's own
+    finally:
+        if interrupted:
+            task.uncancel()
 
 
-def _ended_by(error: BaseException, started_ns: int, limit: TimeLimit) -> Invocation:
+def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop has just closed: the action has ended
+        loop.call_soon_threadsafe(function)
+
+
+def _ended_by(error: BaseException, started_ns: int, limit: TimeLimit, cancellation: Cancellation) -> Invocation:
     """What user code raised ends its own task only; what belongs to the worker goes on up."""
     if isinstance(error, limit.passes):
         raise error
-    status = TaskStatus.TIMED_OUT if isinstance(error, limit.timeout_error) else TaskStatus.FAILED
+    status = TaskStatus.FAILED
+    if isinstance(error, limit.timeout_error):
+        status = TaskStatus.TIMED_OUT
+    elif isinstance(error, Cancelled) and cancellation.is_set:
+        status = TaskStatus.CANCELLED
     return Invocation(status, started_ns, time.monotonic_ns(), error=error)
 
 

@@ -27,6 +27,7 @@ KEYS: Final[dict[str, Key]] = {
     # One flow session
     "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, priority, "
                    "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
+                   "cancelled: 1 once it was, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
     "own": Key("session:%s:own", "hash",
@@ -53,6 +54,8 @@ KEYS: Final[dict[str, Key]] = {
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
     # A session that was closed
     "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
+    # A session that was cancelled
+    "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),
     # The fleet
     "permits_global": Key("permits:global", "zset", "permits of all sessions → µs taken"),
     "permits_workflow": Key("permits:workflow:%s", "zset", "permits of all sessions of a workflow → µs taken"),

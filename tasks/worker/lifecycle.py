@@ -24,6 +24,7 @@ UPKEEP_LOOK_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 _stop_flag = mmap.mmap(-1, 1)
 _name = ""
+_is_pool_child = False
 
 
 def worker_name() -> str:
@@ -34,6 +35,17 @@ def worker_name() -> str:
 def stopping() -> bool:
     """Whether this worker takes no more work; also true in its children."""
     return _stop_flag[0] != 0
+
+
+def is_pool_child() -> bool:
+    """Whether this process is one of a pool of processes: if it ends, the worker starts another."""
+    return _is_pool_child
+
+
+@signals.worker_process_init.connect(weak=False)
+def _begin_child(**_: Any) -> None:
+    global _is_pool_child  # noqa: PLW0603 - once for each process
+    _is_pool_child = True
 
 
 @signals.setup_logging.connect(weak=False)

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any, Self
 
 from orchestration.definition.expressions import Scope
+from orchestration.engine.cancellation import Cancellation
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import Call, CallContext, invoke
 from orchestration.engine.processor import Fork, RunRequest
@@ -76,13 +77,11 @@ class Clock:
         self.cpu, self.wall = time.thread_time() - self._cpu, time.perf_counter() - self._wall
 
 
-class _NoLimit:
+class _NoLimit(PoolTimeLimit):
     """What is left of a call without timers."""
 
-    timeout_error: type[BaseException] = TimeoutError
-    passes: tuple[type[BaseException], ...] = ()
-
-    def call(self, seconds: float, function: Callable[[], Any]) -> Any:
+    def call(self, seconds: float, function: Callable[[], Any], cancellation: Cancellation | None = None) -> Any:
+        del seconds, cancellation
         return function()
 
 

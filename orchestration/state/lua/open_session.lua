@@ -16,7 +16,7 @@
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
 -- INCLUDE: time ready permits parked slots settle emit
--- Reply: verdict (go · ended: all has been settled · queued · exists · gone: it was closed),
+-- Reply: verdict (go · ended: all has been settled, or it was cancelled before · queued · exists · gone: it was closed),
 --        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry with the rows of the settlements
@@ -39,7 +39,8 @@ end
 if redis.call('EXISTS', session_key(session)) == 1 then return { 'exists', {} } end
 if redis.call('EXISTS', closed_key(session)) == 1 then return { 'gone', {} } end
 local key = session_key(session)
-local queued = tonumber(workflows) > 0
+local cancelled = redis.call('EXISTS', cancelled_key(session)) == 1
+local queued = not cancelled and tonumber(workflows) > 0
   and (redis.call('ZCARD', sessions_running_key()) >= tonumber(workflows) or redis.call('EXISTS', sessions_queued_key()) == 1)
 redis.call('HSET', key, 'status', queued and 'queued' or 'running', 'workflow', workflow, 'version', version, 'day', day,
   'limit', limit, 'timeout', timeout, 'weight', weight, 'priority', priority, 'vtime', first_vtime(tonumber(priority)),
@@ -68,7 +69,8 @@ for _ = 1, tonumber(n) do
 end
 emit(session, day, worker, blobs)
 redis.call('ZADD', sessions_running_key(), int(now), session)
-if branches_settled > 0 and redis.call('HINCRBY', key, 'open', -branches_settled) == 0 then
+if cancelled then redis.call('HSET', key, 'cancelled', 1) end
+if branches_settled > 0 and redis.call('HINCRBY', key, 'open', -branches_settled) == 0 or cancelled then
   redis.call('HSET', key, 'status', 'ended', 'ender', session .. '.0')
   return { 'ended', {} }
 end

@@ -64,6 +64,7 @@ for _ = 1, tonumber(n) do
 end
 
 local ended = branches_settled > 0 and redis.call('HINCRBY', session_key(session), 'open', -branches_settled) == 0
+if fields[6] == 'cancelled' and redis.call('HLEN', own_key(session)) == 0 then ended = true end
 local vtime
 if elapsed ~= '0' then vtime = charge(session, queue, tonumber(elapsed)) end
 local verdict = 'go'
@@ -80,7 +81,9 @@ elseif mode == 'tick' or mode == 'slice' then
 elseif mode == 'crowd' then
   if redis.call('SET', crowded_key(queue), runner, 'NX', 'PX', 40) then verdict = 'yield' end
 end
-if verdict == 'go' and redis.call('EXISTS', status_full_key()) == 1 then
+if verdict == 'go' and fields[6] ~= 'running' then
+  if held > 0 then verdict = 'hold' else verdict = 'stop' end
+elseif verdict == 'go' and redis.call('EXISTS', status_full_key()) == 1 then
   if held > 0 then verdict = 'hold' else verdict = 'wait' end
 elseif verdict == 'go' then
   held = claim(session, workflow, queue, life, limit, tonumber(want), chunks, held, before, claims)

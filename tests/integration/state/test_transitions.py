@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
@@ -105,6 +106,10 @@ class Transitions(RuleBasedStateMachine):
         self.holders: dict[str, Holder] = {}
         self.slots, self.limit_global, self.limit_sessions = slots, limit_global, limit_sessions
         self.queued: list[str] = []
+        #: Sessions that were cancelled while they were queued: they never count against the limit.
+        self.never_ran: set[str] = set()
+        #: Runners that came when their session had ended: what they were published with is free when it is closed.
+        self.too_late: Counter[str] = Counter()
         self.lives = self.opened = 0
         assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global, limit_sessions) == ()
 
@@ -125,7 +130,7 @@ class Transitions(RuleBasedStateMachine):
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
-        running = len(self.sessions) - len(self.queued)
+        running = self._running()
         self.sessions[session] = ModelSession(plan, limit, self.slots, header)
         self.arriving += [(session, f"{session}.{number}", queue) for number in range(1, header + 1)]
         assert self.live.header_of(session) == header
@@ -149,8 +154,9 @@ class Transitions(RuleBasedStateMachine):
         session = self.sessions.get(publication.flow_session_id)
         if session is None:
             assert started.verdict is Verdict.GONE
-        elif not session.open:
-            assert started.verdict is Verdict.REDUNDANT
+        elif not session.goes_on:
+            assert started.verdict is self._verdict_at_the_end(session, runner.runner)
+            self.too_late[publication.flow_session_id] += 1
         else:
             assert started.verdict is Verdict.GO
             self.holders[runner.runner] = Holder(runner, has_permit=True)
@@ -175,7 +181,7 @@ class Transitions(RuleBasedStateMachine):
     def step(self, data: st.DataObject, mode: Mode, want: int, chunk: int) -> None:
         holder = self.holders[data.draw(st.sampled_from(sorted(self.holders)))]
         session = self.sessions[holder.runner.flow_session_id]
-        was_over = not session.open
+        was_over = not session.goes_on
         chosen = data.draw(st.lists(st.sampled_from(sorted(holder.held)), unique=True)) if holder.held else []
         settlements = [self._settlement(data, session, holder.held[unit]) for unit in chosen]
         chunks = f",{','.join(f'{name}={chunk}' for name in session.plan)}," if chunk > 1 else ""
@@ -276,10 +282,10 @@ class Transitions(RuleBasedStateMachine):
         resent = tuple(publication for publication in holder.told if publication in self.published)
         assert publications[: len(resent)] == resent, "it may have died before it published them"
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
-        self._publish(publications[len(resent) :])
         session.lose(runner.life)
+        self._publish(publications[len(resent) :])
         lost = self.live.settle_branch(runner, [], call=holder.calls + 1).verdict
-        assert lost is (Verdict.LOST if session.open else Verdict.GONE)
+        assert lost is (Verdict.LOST if session.goes_on else Verdict.GONE)
         if session.header:
             self._arrive(runner.flow_session_id, name, runner.queue)
         else:
@@ -294,6 +300,27 @@ class Transitions(RuleBasedStateMachine):
         assert resent == tuple(publication for publication in told if publication in self.published)
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
 
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """From here on nothing of the session is claimed; it ends with what is."""
+        name = data.draw(st.sampled_from(sorted(self.sessions)))
+        session = self.sessions[name]
+        answer = self.live.cancel_session(name)
+        if session.status == "cancelled":
+            assert (answer.found, answer.claimed) == ("again", len(session.claimed))
+        elif not session.open:
+            assert (answer.found, answer.publications) == ("ended", ())
+        else:
+            assert (answer.found, answer.claimed) == ("cancelled", len(session.claimed))
+            session.status = "cancelled"
+            if name in self.queued:
+                self.queued.remove(name)
+                self.never_ran.add(name)
+        if session.status == "cancelled" and not session.goes_on and not session.header:
+            assert [(p.runner, p.message) for p in answer.publications] == [("", f"signature of {name}")]
+        self._publish(answer.publications)
+
     @rule()
     def wake(self) -> None:
         publications, wait_us = self.live.wake_sessions()
@@ -302,10 +329,10 @@ class Transitions(RuleBasedStateMachine):
             session.wake()
         self._publish(publications)
 
-    @precondition(lambda self: any(not session.open for session in self.sessions.values()))
+    @precondition(lambda self: any(not session.goes_on for session in self.sessions.values()))
     @rule()
     def close(self) -> None:
-        for name in [name for name, session in self.sessions.items() if not session.open]:
+        for name in [name for name, session in self.sessions.items() if not session.goes_on]:
             self._close(name)
 
     # What must hold at all times
@@ -315,7 +342,7 @@ class Transitions(RuleBasedStateMachine):
         key, client = self.live.space.key, self.live.client
         assert [name.decode() for name in client.zrange(key("sessions_queued"), 0, -1)] == self.queued
         running = {name.decode() for name in client.zrange(key("sessions_running"), 0, -1)}
-        assert running == self.sessions.keys() - set(self.queued)
+        assert running == self.sessions.keys() - set(self.queued) - self.never_ran
         for name in self.queued:
             assert not self.sessions[name].claimed
 
@@ -344,7 +371,8 @@ class Transitions(RuleBasedStateMachine):
     @invariant()
     def limits_hold_and_permits_are_counted(self) -> None:
         key, client = self.live.space.key, self.live.client
-        coming = len(self.published) + sum(h.calls == 0 and h.has_permit for h in self.holders.values())
+        coming = sum(publication.flow_session_id in self.sessions for publication in self.published)
+        coming += sum(h.calls == 0 and h.has_permit for h in self.holders.values()) + sum(self.too_late.values())
         held = sum(len(session.claimed) for session in self.sessions.values()) + coming
         assert client.zcard(key("permits_global")) == client.zcard(key("permits_workflow", "w")) == held
         if self.limit_global:
@@ -389,7 +417,7 @@ class Transitions(RuleBasedStateMachine):
             assert registered == coming | held
             assert registered <= in_flight
             assert not coming & held
-            if session.open:
+            if session.goes_on:
                 assert not parked & registered
                 assert parked | registered == session.come
 
@@ -407,7 +435,7 @@ class Transitions(RuleBasedStateMachine):
             self.states_agree()
             if self.queued:
                 self.close()
-        stuck = {name: session for name, session in self.sessions.items() if session.open}
+        stuck = {name: session for name, session in self.sessions.items() if session.goes_on}
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
         for name in list(self.sessions):
             self._close(name)
@@ -439,7 +467,7 @@ class Transitions(RuleBasedStateMachine):
     def _work_off(self, name: str) -> None:
         holder = self.holders[name]
         session = self.sessions[holder.runner.flow_session_id]
-        was_over = not session.open
+        was_over = not session.goes_on
         settlements = [self._finish(session, claim) for claim in holder.held.values()]
         holder.held.clear()
         holder.calls += 1
@@ -460,13 +488,25 @@ class Transitions(RuleBasedStateMachine):
         return Runner(session, runner, f"{WORKER}/1.{self.lives:06}", queue, WORKER)
 
     def _publish(self, publications: tuple[Publication, ...]) -> None:
-        """These runners are on their way."""
+        """These runners are on their way; the last one of a cancelled session may be told to end it."""
         for publication in publications:
             session = self.sessions[publication.flow_session_id]
+            if session.status == "cancelled":
+                assert not session.goes_on
+                if session.header:
+                    session.ender = publication.runner
+                    session.parked.remove(publication.runner)
+                    self.arriving.append((publication.flow_session_id, publication.runner, publication.queue))
+                else:
+                    assert (publication.runner, publication.message) == (
+                        "",
+                        f"signature of {publication.flow_session_id}",
+                    )
+                continue
             assert publication.message == (message_of(publication.runner) if session.header else "")
             if session.header:
                 session.parked.remove(publication.runner)
-        self.published += publications
+            self.published.append(publication)
 
     def _left(self, holder: Holder, answer: Next) -> None:
         """What becomes of a runner of a chord that has left."""
@@ -486,8 +526,8 @@ class Transitions(RuleBasedStateMachine):
         on_its_way = next((publication for publication in self.published if publication.runner == runner_name), None)
         if session is None:
             assert started.verdict is Verdict.GONE
-        elif not session.open:
-            assert started.verdict is (Verdict.ENDED if session.ender == runner_name else Verdict.REDUNDANT)
+        elif not session.goes_on:
+            assert started.verdict is self._verdict_at_the_end(session, runner_name)
         elif runner_name in self.holders or (on_its_way and on_its_way.queue != queue):
             assert started.verdict is Verdict.DUPLICATE
         elif on_its_way:
@@ -506,6 +546,12 @@ class Transitions(RuleBasedStateMachine):
             self._publish(started.publications)
             return
         assert started.publications == ()
+
+    def _verdict_at_the_end(self, session: ModelSession, runner: str) -> Verdict:
+        """What a runner is told that comes when its session has ended."""
+        if session.status == "cancelled" and session.header:
+            session.ender = session.ender or runner  # none was parked that could be told
+        return Verdict.ENDED if session.ender == runner else Verdict.REDUNDANT
 
     def _come_again(self, runner: Runner) -> None:
         """The message of a runner that was given up: it is needed, or it goes."""
@@ -574,7 +620,7 @@ class Transitions(RuleBasedStateMachine):
         name = holder.runner.runner
         if was_over:
             assert answer.verdict in ((Verdict.GONE,) if session.header else (Verdict.STOP, Verdict.YIELD))
-        elif not session.open:
+        elif not session.goes_on:
             assert answer.verdict is Verdict.ENDED
             parked = f"signature of {holder.runner.flow_session_id}"
             assert answer.signature == ("" if session.header else parked), "a chord publishes its body by itself"
@@ -583,7 +629,7 @@ class Transitions(RuleBasedStateMachine):
             del self.holders[name]
         if answer.verdict is Verdict.GO:
             assert answer.claims
-        if mode is Mode.GO and session.open and len(holder.held) < want:
+        if mode is Mode.GO and session.status == "running" and session.open and len(holder.held) < want:
             everywhere = self.live.client.zcard(self.live.space.key("permits_global"))
             assert (
                 session.ready_units(holder.runner.queue) == 0
@@ -596,8 +642,14 @@ class Transitions(RuleBasedStateMachine):
         self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
         del self.sessions[name]
-        while self.queued and len(self.sessions) - len(self.queued) < self.limit_sessions:
+        self.too_late.pop(name, None)
+        self.never_ran.discard(name)
+        while self.queued and self._running() < self.limit_sessions:
             self.queued.pop(0)
+
+    def _running(self) -> int:
+        """Sessions that count against the limit of sessions."""
+        return len(self.sessions) - len(self.queued) - len(self.never_ran)
 
     def _fleet(self) -> dict[str, object]:
         key, client = self.live.space.key, self.live.client
