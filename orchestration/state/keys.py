@@ -27,7 +27,7 @@ KEYS: Final[dict[str, Key]] = {
     # One flow session
     "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, priority, "
                    "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
-                   "cancelled: 1 once it was, "
+                   "cancelled: 1 once it was, paused: why it is, sseq: of its statuses for PostgreSQL, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
     "own": Key("session:%s:own", "hash",
@@ -56,6 +56,9 @@ KEYS: Final[dict[str, Key]] = {
     "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
     # A session that was cancelled
     "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),
+    # What is paused
+    "paused": Key("paused", "set", "*: all sessions; workflow:<name>: those of a workflow"),
+    "paused_session": Key("paused:%s", "string", "a session that is not open: it is paused when it is; expires"),
     # The fleet
     "permits_global": Key("permits:global", "zset", "permits of all sessions → µs taken"),
     "permits_workflow": Key("permits:workflow:%s", "zset", "permits of all sessions of a workflow → µs taken"),

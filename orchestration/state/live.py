@@ -137,7 +137,7 @@ class ItemProgress:
 class LiveSnapshot:
     """A session's live state at about one moment."""
 
-    #: queued, running, suspended (only waits for a time) or ended.
+    #: queued, running, suspended (only waits for a time), paused, cancelled or ended.
     status: str
     limit: int
     in_use: int
@@ -147,6 +147,10 @@ class LiveSnapshot:
     open_branches: int
     counts: Mapping[str, int]
     items: Mapping[str, ItemProgress]
+    #: Why it is paused: session, workflow, all.
+    paused: frozenset[str] = frozenset()
+    #: Queues without a worker on which work of it is ready.
+    unserved: tuple[str, ...] = ()
 
 
 class LiveState:
@@ -212,6 +216,51 @@ class LiveState:
         """Nothing of the session can be claimed from now on, and what runs of it is told to end."""
         found, claimed, publish = load_script("cancel_session")(self.scripts, self.space, session=flow_session_id)
         return Cancelled(found.decode(), claimed, _publications(publish))
+
+    def pause_sessions(self, why: str, flow_session_ids: Sequence[str] = (), workflow: str = "") -> list[str]:
+        """Nothing more of the sessions is claimed; what runs goes on.
+
+        Args: why: session; or workflow or all, which also holds for sessions that are opened later.
+        Returns: what the script found of each.
+        """
+        found = load_script("pause_sessions")(
+            self.scripts, self.space, list(flow_session_ids), why=why, workflow=workflow
+        )
+        return [word.decode() for word in found]
+
+    def resume_sessions(
+        self, why: str, flow_session_ids: Sequence[str] = (), workflow: str = ""
+    ) -> tuple[list[str], tuple[Publication, ...]]:
+        """Sessions paused for this reason go on; returns what the script found of each, and what to publish."""
+        found, publish = load_script("resume_sessions")(
+            self.scripts, self.space, list(flow_session_ids), why=why, workflow=workflow
+        )
+        return [word.decode() for word in found], _publications(publish)
+
+    def open_sessions(self) -> list[str]:
+        """All sessions with live state, the oldest first."""
+        return [name.decode() for name in self.client.zrange(self.space.key("sessions_open"), 0, -1)]
+
+    def unserved_queues(self, most: int = 10_000) -> dict[str, int]:
+        """Queues that no worker serves, and how many sessions have ready work on each.
+
+        Args: most: only so many open sessions are asked for their queues, the oldest.
+        """
+        key, client = self.space.key, self.client
+        pipe = client.pipeline(transaction=False)
+        for name in client.zrange(key("sessions_open"), 0, most - 1):
+            pipe.hget(key("session", name.decode()), "queues")
+        names = sorted({queue for text in pipe.execute() if text for queue in text.decode().split(",")})
+        pipe = client.pipeline(transaction=False)
+        for queue in names:
+            pipe.get(key("slots_total", queue)).zcard(key("waiting", queue))
+        replies = pipe.execute()
+        counts = zip(names, replies[::2], replies[1::2], strict=True)
+        return {queue: waiting for queue, slots, waiting in counts if waiting and int(slots or 0) <= 0}
+
+    def paused_reasons(self, flow_session_id: str) -> frozenset[str]:
+        """Why the session is paused: session, workflow, all; empty: it is not."""
+        return _paused_reasons(self.client.hget(self.space.key("session", flow_session_id), "paused"))
 
     def is_cancelled(self, flow_session_id: str) -> bool:
         """Whether what runs of the session is to end."""
@@ -481,6 +530,7 @@ class LiveState:
             pipe.hgetall(key("items", flow_session_id, name))
         for queue in queues:
             pipe.zcard(key("ready", flow_session_id, queue))
+        slots = client.mget([key("slots_total", queue) for queue in queues])
         replies = pipe.execute()
         items = {name: _items(reply) for name, reply in zip(names, replies, strict=False) if reply}
         ready = sum(replies[len(names) :]) + sum(item.size - item.started for item in items.values())
@@ -488,9 +538,12 @@ class LiveState:
         status = fields[b"status"].decode()
         if status == "running" and not own and not ready and deferred:
             status = "suspended"
+        counts = zip(queues, replies[len(names) :], slots, strict=True)
+        unserved = tuple(queue for queue, units, total in counts if units and int(total or 0) <= 0)
         return LiveSnapshot(
-            status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items
-        )
+            status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items,
+            _paused_reasons(fields.get(b"paused")), unserved,
+        )  # fmt: skip
 
 
 def _item_of(member: bytes) -> tuple[str, int, int, int]:
@@ -498,6 +551,10 @@ def _item_of(member: bytes) -> tuple[str, int, int, int]:
     unit, attempt, _, retry = member.decode().split("|")[:4]
     action, _, start = unit[2:].rpartition(":")
     return action, int(start), int(attempt), int(retry)
+
+
+def _paused_reasons(text: bytes | None) -> frozenset[str]:
+    return frozenset(word.decode() for word in (text or b"").split(b",") if word)
 
 
 def lives_in(worker: str, process: int) -> str:

@@ -113,7 +113,8 @@ def key_name(key: Key) -> str:
 _PARAMETERS = {
     "session:": "session", "session:%s:ready:": "queue", "session:%s:items:": "action",
     "session:%s:returned:": "action", "session:%s:bits:": "action", "session:%s:itemresults:": "action",
-    "last:": "runner", "closed:": "session", "cancelled:": "session", "permits:workflow:": "workflow",
+    "last:": "runner", "closed:": "session", "cancelled:": "session", "paused:": "session",
+    "permits:workflow:": "workflow",
     "blocked:workflow:": "workflow", "slots:": "queue",
     "worker:": "worker", "inflight:": "queue", "waiting:": "queue", "crowded:": "queue",
 }  # fmt: skip

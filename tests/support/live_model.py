@@ -71,8 +71,9 @@ class ModelSession:
     parked: set[str] = field(default_factory=set)
     #: The runner that has ended it, or is to.
     ender: str = ""
-    #: running or cancelled.
+    #: running or cancelled; and why it is paused.
     status: str = "running"
+    paused: set[str] = field(default_factory=set)
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
@@ -94,6 +95,11 @@ class ModelSession:
         """Whether it has not ended; a cancelled one ends with its last claim."""
         return bool(self.open) and not (self.status == "cancelled" and not self.claimed)
 
+    @property
+    def may_claim(self) -> bool:
+        """Whether units of it may be claimed."""
+        return self.status == "running" and not self.paused
+
     def queue_of(self, unit: str) -> str:
         return self.plan[unit[2:].rpartition(":")[0] if unit.startswith("c:") else unit[2:]].queue
 
@@ -105,13 +111,13 @@ class ModelSession:
     def wants_runner(self, queue: str, coming: int) -> bool:
         """Whether one more runner is of use on a queue to which `coming` are on their way."""
         free = self.ready_units(queue) > coming and len(self.claimed) + coming < self.limit
-        return self.status == "running" and bool(self.open) and free and (not self.header or bool(self.parked))
+        return self.may_claim and bool(self.open) and free and (not self.header or bool(self.parked))
 
     # What a caller does
 
     def claim(self, queue: str, unit: str, life: str, attempt: int, count: int, retry: int, chunk: int) -> None:
         """The scripts gave this unit to a life; was it there to be given?"""
-        assert self.status == "running", f"{unit} is claimed in a session that is {self.status}"
+        assert self.may_claim, f"{unit} is claimed in a session that is {self.status}, paused by {self.paused}"
         assert unit not in self.claimed, f"{unit} is claimed twice"
         assert len(self.claimed) < self.limit, f"{unit} is claimed above the session's limit"
         if unit.startswith("c:"):

@@ -1,7 +1,7 @@
 -- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
 --
 -- ARGV: session
--- INCLUDE: time ready permits parked slots emit admit
+-- INCLUDE: time ready permits parked slots emit pause admit
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry for each queued session that starts
@@ -36,7 +36,7 @@ if known.workflow then
   end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
-  messages_key(session), parked_key(session), cancelled_key(session))
+  messages_key(session), parked_key(session), cancelled_key(session), paused_session_key(session))
 redis.call('ZREM', sessions_open_key(), session)
 if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
 redis.call('ZREM', delayed_key(), session)

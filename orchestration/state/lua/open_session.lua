@@ -15,7 +15,7 @@
 --   cap       bytes of results of one for_each that are kept in Redis
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
--- INCLUDE: time ready permits parked slots settle emit
+-- INCLUDE: time ready permits parked slots settle emit pause
 -- Reply: verdict (go · ended: all has been settled, or it was cancelled before · queued · exists · gone: it was closed),
 --        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
@@ -46,6 +46,8 @@ redis.call('HSET', key, 'status', queued and 'queued' or 'running', 'workflow', 
   'limit', limit, 'timeout', timeout, 'weight', weight, 'priority', priority, 'vtime', first_vtime(tonumber(priority)),
   'open', open, 'failed', 0, 'rseq', 0, 'queues', queues, 'signature', signature)
 if header ~= '0' then redis.call('HSET', key, 'header', header) end
+local paused = reasons_at_start(session, workflow)
+if paused then redis.call('HSET', key, 'paused', paused) end
 redis.call('ZADD', sessions_open_key(), int(now), session)
 local at = lists
 for _ = 1, tonumber(nr) do
@@ -73,6 +75,10 @@ if cancelled then redis.call('HSET', key, 'cancelled', 1) end
 if branches_settled > 0 and redis.call('HINCRBY', key, 'open', -branches_settled) == 0 or cancelled then
   redis.call('HSET', key, 'status', 'ended', 'ender', session .. '.0')
   return { 'ended', {} }
+end
+if paused then
+  redis.call('HSET', key, 'status', 'paused')
+  tell_status(session, 'paused')
 end
 if header ~= '0' then return { 'go', {} } end
 redis.call('HSET', runners_key(session), session .. '.0', life .. '|0|1')

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections import Counter
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
@@ -106,10 +105,12 @@ class Transitions(RuleBasedStateMachine):
         self.holders: dict[str, Holder] = {}
         self.slots, self.limit_global, self.limit_sessions = slots, limit_global, limit_sessions
         self.queued: list[str] = []
+        #: What holds for all sessions: workflow, all.
+        self.paused: set[str] = set()
         #: Sessions that were cancelled while they were queued: they never count against the limit.
         self.never_ran: set[str] = set()
         #: Runners that came when their session had ended: what they were published with is free when it is closed.
-        self.too_late: Counter[str] = Counter()
+        self.too_late: dict[str, set[str]] = {}
         self.lives = self.opened = 0
         assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global, limit_sessions) == ()
 
@@ -131,7 +132,7 @@ class Transitions(RuleBasedStateMachine):
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
         running = self._running()
-        self.sessions[session] = ModelSession(plan, limit, self.slots, header)
+        self.sessions[session] = ModelSession(plan, limit, self.slots, header, paused=set(self.paused))
         self.arriving += [(session, f"{session}.{number}", queue) for number in range(1, header + 1)]
         assert self.live.header_of(session) == header
         if self.limit_sessions and (running >= self.limit_sessions or self.queued):
@@ -156,7 +157,7 @@ class Transitions(RuleBasedStateMachine):
             assert started.verdict is Verdict.GONE
         elif not session.goes_on:
             assert started.verdict is self._verdict_at_the_end(session, runner.runner)
-            self.too_late[publication.flow_session_id] += 1
+            self.too_late.setdefault(publication.flow_session_id, set()).add(runner.runner)
         else:
             assert started.verdict is Verdict.GO
             self.holders[runner.runner] = Holder(runner, has_permit=True)
@@ -321,6 +322,46 @@ class Transitions(RuleBasedStateMachine):
             assert [(p.runner, p.message) for p in answer.publications] == [("", f"signature of {name}")]
         self._publish(answer.publications)
 
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), why=st.sampled_from(["session", "session", "workflow", "all"]))
+    def pause(self, data: st.DataObject, why: str) -> None:
+        """What is claimed stays so; nothing more is claimed."""
+        names = sorted(self.sessions)
+        chosen = names if why != "session" else [data.draw(st.sampled_from(names))]
+        if why != "session":
+            self.paused.add(why)
+        found = self.live.pause_sessions(why, chosen, "w")
+        for name, word in zip(chosen, found, strict=True):
+            session = self.sessions[name]
+            if not session.goes_on or session.status == "cancelled":
+                assert word == ("ended" if not session.goes_on else "cancelled")
+            else:
+                assert word == ("again" if why in session.paused else "paused")
+                session.paused.add(why)
+        assert self.live.pause_sessions("workflow", chosen[:0], "another") == []
+        assert set(self.live.resume_sessions("workflow", chosen, "another")[0]) == {"other"}
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), why=st.sampled_from(["session", "workflow", "all"]))
+    def resume(self, data: st.DataObject, why: str) -> None:
+        """What can run is handed out by the very call."""
+        names = sorted(self.sessions)
+        chosen = names if why != "session" else [data.draw(st.sampled_from(names))]
+        self._resume(why, chosen)
+
+    def _resume(self, why: str, chosen: list[str]) -> None:
+        self.paused.discard(why)
+        found, publications = self.live.resume_sessions(why, chosen, "w")
+        for name, word in zip(chosen, found, strict=True):
+            session = self.sessions[name]
+            if not session.goes_on or session.status == "cancelled":
+                assert word == ("ended" if not session.goes_on else "cancelled")
+            else:
+                left = session.paused - {why}
+                assert word == ("before" if why not in session.paused else "still" if left else "resumed")
+                session.paused = left
+        self._publish(publications)
+
     @rule()
     def wake(self) -> None:
         publications, wait_us = self.live.wake_sessions()
@@ -372,7 +413,9 @@ class Transitions(RuleBasedStateMachine):
     def limits_hold_and_permits_are_counted(self) -> None:
         key, client = self.live.space.key, self.live.client
         coming = sum(publication.flow_session_id in self.sessions for publication in self.published)
-        coming += sum(h.calls == 0 and h.has_permit for h in self.holders.values()) + sum(self.too_late.values())
+        coming += sum(h.calls == 0 and h.has_permit for h in self.holders.values()) + sum(
+            map(len, self.too_late.values())
+        )
         held = sum(len(session.claimed) for session in self.sessions.values()) + coming
         assert client.zcard(key("permits_global")) == client.zcard(key("permits_workflow", "w")) == held
         if self.limit_global:
@@ -414,7 +457,7 @@ class Transitions(RuleBasedStateMachine):
             coming = {publication.runner for publication in self.published if publication.flow_session_id == name}
             held = {holder.runner.runner for holder in self.holders.values() if holder.runner.flow_session_id == name}
             assert parked == session.parked
-            assert registered == coming | held
+            assert registered == coming | held | self.too_late.get(name, set())
             assert registered <= in_flight
             assert not coming & held
             if session.goes_on:
@@ -425,15 +468,17 @@ class Transitions(RuleBasedStateMachine):
         """From any state, everything ends, and nothing is left behind."""
         if not hasattr(self, "live"):
             return
+        for why in ("session", "workflow", "all"):
+            self._resume(why, sorted(self.sessions))
         for _ in range(10_000):
             self.wake()
             self._deliver()
-            if not self.holders and not self.queued:
+            if not self.holders and not self.queued and not self.too_late:
                 break
             for name in list(self.holders):
                 self._work_off(name)
             self.states_agree()
-            if self.queued:
+            if self.queued or self.too_late:
                 self.close()
         stuck = {name: session for name, session in self.sessions.items() if session.goes_on}
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
@@ -629,7 +674,7 @@ class Transitions(RuleBasedStateMachine):
             del self.holders[name]
         if answer.verdict is Verdict.GO:
             assert answer.claims
-        if mode is Mode.GO and session.status == "running" and session.open and len(holder.held) < want:
+        if mode is Mode.GO and session.may_claim and session.open and len(holder.held) < want:
             everywhere = self.live.client.zcard(self.live.space.key("permits_global"))
             assert (
                 session.ready_units(holder.runner.queue) == 0

@@ -1,5 +1,5 @@
 -- admit: while the fleet may run more sessions, those that are queued start, in their order. Bounded.
--- Needs: time, ready, permits, slots, emit.
+-- Needs: time, ready, permits, slots, emit, pause.
 local MOST_ADMITTED = 100
 
 local function admit(publish)
@@ -8,14 +8,15 @@ local function admit(publish)
     if most > 0 and redis.call('ZCARD', sessions_running_key()) >= most then return end
     local id = redis.call('ZPOPMIN', sessions_queued_key())[1]
     if not id then return end
-    local fields = redis.call('HMGET', session_key(id), 'status', 'queues', 'day', 'workflow', 'priority')
+    local fields = redis.call('HMGET', session_key(id), 'status', 'queues', 'workflow', 'priority', 'paused')
     if fields[1] == 'queued' then
-      redis.call('HSET', session_key(id), 'status', 'running', 'vtime', first_vtime(tonumber(fields[5])))
+      local status = fields[5] and 'paused' or 'running'
+      redis.call('HSET', session_key(id), 'status', status, 'vtime', first_vtime(tonumber(fields[4])))
       redis.call('ZADD', sessions_running_key(), int(now), id)
-      emit(id, fields[3], '', { '[["s","running",1]]' })
+      tell_status(id, status)
       touched = {}
       touch_all(fields[2])
-      hand_on_touched(id, fields[4], publish, false)
+      hand_on_touched(id, fields[3], publish, false)
     end
   end
 end

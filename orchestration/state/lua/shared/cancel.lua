@@ -6,15 +6,14 @@ local function end_cancelled(id, publish)
   local f = redis.call('HMGET', session_key(id), 'status', 'header', 'signature', 'queues', 'timeout')
   if f[1] ~= 'cancelled' or redis.call('HLEN', own_key(id)) > 0 then return end
   redis.call('HSET', session_key(id), 'status', 'ended')
-  local runner, message = '', f[3]
+  local runner, message, served = '', f[3], ''
   if not f[2] then redis.call('HSET', session_key(id), 'ender', '-')
   elseif has_parked(id) then
     runner, message = unpark(id)
     redis.call('HSET', session_key(id), 'ender', runner)
+    for queue in string.gmatch(f[4], '[^,]+') do -- one that has workers, if any
+      if served == '' or tonumber(redis.call('GET', slots_total_key(queue)) or '0') > 0 then served = queue end
+    end
   else return end
-  local served -- a queue that has workers, if any
-  for queue in string.gmatch(f[4], '[^,]+') do
-    if not served or tonumber(redis.call('GET', slots_total_key(queue)) or '0') > 0 then served = queue end
-  end
   for _, value in ipairs({ id, runner, served, f[5], message }) do publish[#publish + 1] = value end
 end
