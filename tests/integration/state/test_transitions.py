@@ -473,12 +473,13 @@ class Transitions(RuleBasedStateMachine):
         for _ in range(10_000):
             self.wake()
             self._deliver()
-            if not self.holders and not self.queued and not self.too_late:
+            some_have_ended = any(not session.goes_on for session in self.sessions.values())
+            if not self.holders and not self.queued and not some_have_ended:
                 break
             for name in list(self.holders):
                 self._work_off(name)
             self.states_agree()
-            if self.queued or self.too_late:
+            if self.queued or some_have_ended:
                 self.close()
         stuck = {name: session for name, session in self.sessions.items() if session.goes_on}
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
