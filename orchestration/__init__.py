@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from orchestration.errors import Cancelled
 from orchestration.registry import ActionContext, action
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ __distribution__ = "celery-parallelizer"
 
 __all__ = [
     "ActionContext",
+    "Cancelled",
     "EnhancedBranchProcessor",
     "EnhancedParallelProcessor",
     "ProcessingContext",

@@ -33,6 +33,13 @@ class ChannelClosed(ProcessorError):
     """The status channel was closed; nothing more can be sent through it."""
 
 
+class Cancelled(ProcessorError):
+    """Raised in an action whose flow session was cancelled: clean up and let it pass; soon after, the process ends."""
+
+    def __init__(self, message: str = "the flow session was cancelled") -> None:
+        super().__init__(message)
+
+
 class ServiceUnreachable(ProcessorError):
     """Redis or PostgreSQL does not answer; the message says which, where, and what to do."""
 

@@ -38,6 +38,13 @@ class ActionContext(Protocol):
     #: Settings for built-in actions, by their names in small letters.
     options: Mapping[str, object]
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the flow session was cancelled: an action that looks can end by itself, at a place of its choice."""
+
+    def raise_if_cancelled(self) -> None:
+        """Do nothing, or raise `orchestration.Cancelled`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ActionParameter:

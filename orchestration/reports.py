@@ -73,6 +73,8 @@ class RunReport:
     finished_at: datetime | None
     #: Why the run itself failed, where no task did (a wrong `output`), as an object with `type` and `message`.
     error: Any = None
+    #: What keeps it from going on, or a part of it, as sentences; empty when nothing does.
+    waits_for: tuple[str, ...] = ()
     #: By action, in the order of the definition, and item; None when not asked for.
     tasks: tuple[TaskReport, ...] | None = None
 
@@ -82,7 +84,7 @@ class RunReport:
             "flow_session_id": self.flow_session_id, "workflow": self.workflow, "version": self.version,
             "status": self.status.value, "output": self.output, "counts": dict(self.counts),
             "duration_seconds": self.duration_seconds, "started_at": _rfc3339(self.started_at),
-            "finished_at": _rfc3339(self.finished_at),
+            "finished_at": _rfc3339(self.finished_at), "waits_for": list(self.waits_for),
         }  # fmt: skip
         return fields if self.tasks is None else fields | {"tasks": [task.to_json() for task in self.tasks]}
 
@@ -145,7 +147,8 @@ def status(database: Database, live: Live, flow_session_id: str, tasks: bool = F
     snapshot = None if row.status.is_final else live.snapshot(flow_session_id)
     report = _run(row, snapshot)
     if not row.status.is_final:
-        report = replace(report, counts=_counts_so_far(database, row, snapshot))
+        waits_for = () if snapshot is None else _waits_for(snapshot)
+        report = replace(report, counts=_counts_so_far(database, row, snapshot), waits_for=waits_for)
     return replace(report, tasks=_all_tasks(database, row, snapshot)) if tasks else report
 
 
@@ -228,10 +231,26 @@ def _value(text: str | None) -> Any:
 
 
 def _status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
-    """Redis knows first that a run only waits."""
-    if row.status is RunStatus.RUNNING and snapshot is not None and snapshot.status == RunStatus.SUSPENDED:
-        return RunStatus.SUSPENDED
+    """Redis knows first that a run only waits, is paused or goes on."""
+    if snapshot is not None:
+        if row.status is RunStatus.RUNNING and snapshot.status == RunStatus.SUSPENDED:
+            return RunStatus.SUSPENDED
+        if snapshot.status == RunStatus.PAUSED:
+            return RunStatus.PAUSED
+        if row.status is RunStatus.PAUSED and snapshot.status in (RunStatus.RUNNING, RunStatus.SUSPENDED):
+            return RunStatus(snapshot.status)
     return row.status
+
+
+def _waits_for(snapshot: LiveSnapshot) -> tuple[str, ...]:
+    reasons = [_PAUSED[why] for why in ("session", "workflow", "all") if why in snapshot.paused]
+    if snapshot.status == RunStatus.QUEUED:
+        reasons.append("queued: as many runs as may are at work")
+    reasons += [f"waits for a worker of queue {queue}" for queue in snapshot.unserved]
+    return tuple(reasons)
+
+
+_PAUSED = {"session": "paused", "workflow": "paused: its workflow is", "all": "paused: everything is"}
 
 
 def _counts_so_far(database: Database, row: SessionRow, snapshot: LiveSnapshot | None) -> dict[str, int]:

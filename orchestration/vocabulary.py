@@ -218,6 +218,7 @@ class Publication:
     """A runner that must be published."""
 
     flow_session_id: str
+    #: Empty: the completion of the session, which was cancelled, is to be published; it is the message.
     runner: str
     queue: str
     #: How long a branch of its session may run.

@@ -19,6 +19,15 @@ for _name in ("config", "orchestration"):
         )
 
 from tasks.celery_app import app  # noqa: E402 - after the check
+from tasks.control import cancel_session, pause_all, pause_session, resume_all, resume_session  # noqa: E402
 from tasks.workflow import run_workflow  # noqa: E402
 
-__all__ = ["app", "run_workflow"]
+__all__ = [
+    "app",
+    "cancel_session",
+    "pause_all",
+    "pause_session",
+    "resume_all",
+    "resume_session",
+    "run_workflow",
+]

@@ -131,9 +131,14 @@ class ForkElsewhere:
 
 
 def publish_runners(publications: Sequence[Publication]) -> None:
-    """Send the runners: those of a chord as what they are a part of, others as a group where they are several."""
+    """Send the runners: those of a chord as what they are a part of, others as a group where they are several.
+
+    What has no runner is the completion of a session that was cancelled.
+    """
     for publication in publications:
-        if publication.message:
+        if not publication.runner:
+            publish_completion(publication.message)
+        elif publication.message:
             _parked_message(publication).apply_async(add_to_parent=False)
     messages = [_runner_message(publication) for publication in publications if not publication.message]
     if len(messages) == 1:

@@ -41,4 +41,4 @@ def _configuration() -> dict[str, Any]:
 app = Celery("tasks", include=["tasks.workflow", "tasks.runner", "tasks.complete"], set_as_current=True)
 app.add_defaults(_configuration)
 
-from tasks.worker import lifecycle  # noqa: E402, F401 - adds the bootstep
+from tasks.worker import control, lifecycle  # noqa: E402, F401 - adds the remote control and the bootsteps

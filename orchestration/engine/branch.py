@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from orchestration.definition.expressions import Scope
+from orchestration.engine.cancellation import CancelWatch
 from orchestration.engine.checkpoints import Checkpoints, WriteBehind
 from orchestration.engine.chunk import ChunkRun
 from orchestration.engine.context import ProcessingContext, retries_field
@@ -52,7 +53,7 @@ _JOIN_OF = {
     Outcome.SKIPPED: JoinCounts(skipped=1),
     Outcome.UPSTREAM_FAILED: JoinCounts(upstream_failed=1),
 }
-_FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT)
+_FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT, TaskStatus.CANCELLED)
 
 #: Goes on without an action that does not end in time, from a thread of its own: with what to settle of its claim
 #: (nothing, if somebody else owns that by now), and whether the action keeps its event loop from running anything else.
@@ -77,7 +78,7 @@ class BranchEnd:
 class EnhancedBranchProcessor:
     """Runs claims of one flow session for one runner.
 
-    Args: publish: sends the runners that a flushed chunk made room for.
+    Args: publish: sends the runners that a flushed chunk made room for. give_up: see `CancelWatch`.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class EnhancedBranchProcessor:
         limit: TimeLimit,
         publish: Callable[[Sequence[Publication]], None],
         checkpoints: Checkpoints = Checkpoints.FENCED,
+        give_up: Callable[[Runner], None] = lambda _: None,
     ) -> None:
         self._context = context
         self._runner = runner
@@ -95,6 +97,7 @@ class EnhancedBranchProcessor:
         self._tasks = TaskProcessor(context)
         self._scope = context.scope()
         self.checkpoints = checkpoints
+        self._cancelling = CancelWatch(context, limit.interrupt, lambda: give_up(runner), limit.end_process)
 
     def process_task_and_branches_parallel(self, task: Claim, without: GoOnWithout | None = None) -> Settlement:
         """Run a claim: a branch, a chunk of items, the expansion or the end of a `for_each`.
@@ -146,6 +149,10 @@ class EnhancedBranchProcessor:
             without(settlements, blocks)
 
         return late
+
+    def look(self, now_ns: int) -> None:
+        """See whether the session was cancelled; called by the flushing thread while something runs."""
+        self._cancelling.look(now_ns)
 
     def _steps(self, claim: Claim, scope: Scope) -> Steps[Settlement]:
         if claim.kind is UnitKind.CHUNK:
@@ -215,7 +222,7 @@ class EnhancedBranchProcessor:
                     if task.left_behind and action is not last:
                         checkpoints.wait()
                         return self._part_before(action, kept, row, end)
-                    if action is not last and checkpoints.are_kept:
+                    if action is not last and checkpoints.are_kept and status is not TaskStatus.CANCELLED:
                         checkpoints.send(action, kept, row)
                     else:
                         self._report_with_end(action, kept, row, end)
@@ -342,7 +349,7 @@ class EnhancedBranchProcessor:
         began_ns, ended = time.monotonic_ns(), 0
         deferred: tuple[list[object] | None, int] | None = None
         with flusher.watching(run, self):
-            while (index := run.take()) is not None:
+            while not context.cancellation.is_set and (index := run.take()) is not None:
                 scope.item, scope.item_index = items[index], index
                 task = tasks.given_up(attempt)
                 if task is None:

@@ -16,6 +16,7 @@ from opentelemetry import trace
 
 from orchestration.channel.parse import parse_entry
 from orchestration.definition.expressions import Scope
+from orchestration.engine.cancellation import Cancellation
 from orchestration.engine.costs import Cost, CostBook
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
 from orchestration.errors import ActionError, ExpressionError, SessionClosed, WorkflowExecutionError
@@ -111,6 +112,7 @@ class ProcessingContext:
     #: Makes spans; without an OpenTelemetry SDK they cost next to nothing.
     span_factory: trace.Tracer = field(default_factory=lambda: trace.get_tracer("orchestration"))
     session: Mapping[str, object] = field(default_factory=dict)
+    cancellation: Cancellation = field(default_factory=Cancellation)
     _views: dict[str, TaskView] = field(default_factory=dict)
     _items: dict[str, Sequence[object]] = field(default_factory=dict)
     _is_async: dict[str, bool] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """The flushing thread of a process: looks, every 20 ms while anything runs, at what has run for longer than that.
 
-It flushes chunks whose current item is slow (chunk.py), and sends the status `running` of what runs for 30 ms: a
-shorter branch is recorded once, when it has ended, which halves the rows of a large `for_each`.
+It flushes chunks whose current item is slow (chunk.py), sees whether the session was cancelled (cancellation.py), and
+sends the status `running` of what runs for 30 ms: a shorter branch is recorded once, when it has ended, which halves
+the rows of a large `for_each`.
 
 It must not take the signals of time limits: they are for the thread that runs users' code.
 """
@@ -25,9 +26,10 @@ LOOK_SECONDS: Final = 0.02
 
 
 class Reporter(Protocol):
-    """Sends rows of one flow session; see `EnhancedBranchProcessor.report`."""
+    """Stands for one runner; see `EnhancedBranchProcessor`."""
 
     def report(self, rows: list[list[object]]) -> None: ...
+    def look(self, now_ns: int) -> None: ...
 
 
 class Watched(Protocol):
@@ -73,8 +75,14 @@ class Flusher:
             self._something.wait()
             time.sleep(LOOK_SECONDS)
             rows: dict[int, tuple[Reporter, list[list[object]]]] = {}
-            for watched, reporter in list(self._watched.values()):
+            looked = list(self._watched.values())
+            for watched, reporter in looked:
                 self._look(watched, reporter, rows)
+            for reporter in {id(reporter): reporter for _, reporter in looked}.values():
+                try:
+                    reporter.look(time.monotonic_ns())
+                except Exception:  # noqa: BLE001 - as below; it looks again
+                    _log.warning("[BRANCH_PROCESSOR] can't see whether a session was cancelled", exc_info=True)
             for reporter, found in rows.values():
                 try:
                     reporter.report(found)

@@ -80,7 +80,7 @@ class InlineRun:
 
     def run_short_rest(self) -> None:
         """Run what is left, if it is expected to be short; stop when it is not."""
-        if self._is_handed_over or not self._is_short():
+        if self._is_handed_over or self._context.cancellation.is_set or not self._is_short():
             return
         self._processor.checkpoints = Checkpoints.NONE
         until_ns = time.monotonic_ns() + OVERRUN * self._budget_ns

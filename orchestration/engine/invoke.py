@@ -15,11 +15,12 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
-from orchestration.errors import ActionError
+from orchestration.engine.cancellation import Cancellation, on_loop
+from orchestration.errors import ActionError, Cancelled
 from orchestration.registry import ActionSpec
 from orchestration.vocabulary import TaskStatus
 
@@ -44,6 +45,16 @@ class CallContext:
     idempotency_key: str
     logger: logging.LoggerAdapter[logging.Logger]
     options: Mapping[str, object]
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the flow session was cancelled."""
+        return self.cancellation.is_set
+
+    def raise_if_cancelled(self) -> None:
+        """Do nothing, or raise Cancelled."""
+        self.cancellation.raise_if_set()
 
 
 @dataclass(slots=True)
@@ -72,6 +83,8 @@ class Call:
     action: str
     item: int
     attempt: int
+    #: Of its session.
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
 
 #: Told of a call that does not end although its time is over: the call, when it began (`time.monotonic_ns`), and
@@ -84,6 +97,8 @@ class TimeLimit(Protocol):
 
     What a call gives after its time is over is not taken. One that has not ended soon after is given up: `late` is
     called, by another thread. Without a `late`, nobody can go on without it.
+
+    A call whose session is cancelled has Cancelled raised in it once: what it makes of that is taken.
     """
 
     #: What user code sees when its time is over.
@@ -92,16 +107,28 @@ class TimeLimit(Protocol):
     passes: tuple[type[BaseException], ...]
 
     def call(self, call: Call, function: Callable[[], Any], late: Late | None) -> Any:
-        """Call `function`; raise `timeout_error` in it when the time of `call` is over.
+        """Call `function`; raise `timeout_error` in it when the time of `call` is over, Cancelled by `interrupt`.
 
-        Raises: timeout_error. GivenUp: `late` has been called, and has ended.
+        Raises: timeout_error. Cancelled: also when its session was cancelled before. GivenUp: `late` has been called,
+            and has ended.
         """
 
     async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None) -> Any:
         """Run `coroutine` beside others; cancel it, or raise `timeout_error` in it, when the time of `call` is over.
 
-        Raises: timeout_error. GivenUp: `late` has been called.
+        It is cancelled too when its session is.
+
+        Raises: timeout_error. Cancelled. GivenUp: `late` has been called.
         """
+
+    def interrupt(self) -> None:
+        """Raise Cancelled in the user code of this process whose session was cancelled; from any thread.
+
+        Async actions are told by their `Cancellation`: their loop cancels them.
+        """
+
+    def end_process(self) -> None:
+        """End the process if such user code holds it and the pool replaces it; from any thread."""
 
 
 def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation:
@@ -125,7 +152,7 @@ def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation
             value = ActionError(f"action {spec.name} returned a coroutine; declare it with async def")
             return Invocation(TaskStatus.FAILED, started, time.monotonic_ns(), error=value)
     except BaseException as error:  # noqa: BLE001 - sorted below
-        return _ended_by(error, started, limit)
+        return _ended_by(error, started, limit, call.cancellation)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
@@ -141,9 +168,9 @@ async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise  # the runner gives up, and hands the branch back
-        return _ended_by(error, started, limit)
+        return _ended_by(error, started, limit, call.cancellation)
     except BaseException as error:  # noqa: BLE001 - sorted below
-        return _ended_by(error, started, limit)
+        return _ended_by(error, started, limit, call.cancellation)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
@@ -160,21 +187,42 @@ def _coroutine(call: Call) -> Coroutine[Any, Any, Any]:
 
 
 async def _await(call: Call, limit: TimeLimit) -> object:
-    timer = asyncio.timeout(call.seconds)
+    task, timer = asyncio.current_task(), asyncio.timeout(call.seconds)
+    assert task is not None
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if not task.done():
+            interrupted = True
+            task.cancel()
+
     try:
-        async with timer:
-            return await _coroutine(call)
+        with call.cancellation.interrupting(on_loop(asyncio.get_running_loop(), interrupt)):
+            async with timer:
+                return await _coroutine(call)
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+        raise Cancelled from None
     except TimeoutError:
         if timer.expired():
             raise limit.timeout_error(call.seconds) from None
         raise  # the action's own
+    finally:
+        if interrupted:
+            task.uncancel()
 
 
-def _ended_by(error: BaseException, started_ns: int, limit: TimeLimit) -> Invocation:
+def _ended_by(error: BaseException, started_ns: int, limit: TimeLimit, cancellation: Cancellation) -> Invocation:
     """What user code raised ends its own task only; what belongs to the worker goes on up."""
     if isinstance(error, (GivenUp, *limit.passes)):
         raise error
-    status = TaskStatus.TIMED_OUT if isinstance(error, limit.timeout_error) else TaskStatus.FAILED
+    status = TaskStatus.FAILED
+    if isinstance(error, limit.timeout_error):
+        status = TaskStatus.TIMED_OUT
+    elif isinstance(error, Cancelled) and cancellation.is_set:
+        status = TaskStatus.CANCELLED
     return Invocation(status, started_ns, time.monotonic_ns(), error=error)
 
 

@@ -25,6 +25,7 @@ from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.results import has_nan
 from orchestration.engine.runner import Links, RunnerLoop
+from orchestration.engine.unsettled import end_cancelled
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, WorkflowExecutionError
 from orchestration.plan import most_ready
@@ -136,7 +137,8 @@ class EnhancedParallelProcessor:
             inline.run_first_branch()
             inline.run_short_rest()
         begun = replace(fork, settlements=inline.settlements)
-        return self._end_inline(begun, inline) if inline.has_ended else begun
+        is_cancelled = context.cancellation.is_set
+        return self._end_inline(begun, inline) if inline.has_ended and not is_cancelled else begun
 
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
         """Open the session with its completion parked, and this process as its first runner unless it has a chord.
@@ -239,7 +241,7 @@ class EnhancedParallelProcessor:
 
     def spawn_branch_processor(self, context: ProcessingContext, runner: Runner) -> EnhancedBranchProcessor:
         """What runs claims of this session for this runner."""
-        return EnhancedBranchProcessor(context, runner, self.limit, self.links.publish_runners)
+        return EnhancedBranchProcessor(context, runner, self.limit, self.links.publish_runners, give_up=self.give_up)
 
     def complete_workflow(self, flow_session_id: str) -> RunResult:
         """Record the end of a session whose branches have all settled, once, and remove its live state.
@@ -267,15 +269,18 @@ class EnhancedParallelProcessor:
         return row
 
     def _end_open(self, row: sessions.SessionRow) -> RunResult:
-        counts, failed = self.stores.live.ended_counts(row.flow_session_id)
+        counts, failed, cancelled = self.stores.live.ended_counts(row.flow_session_id)
         context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
+        if cancelled:
+            return end_cancelled(context, row, counts)
         return end_session(context, row, counts, failed=failed > 0)
 
     def _end_inline(self, fork: Fork, inline: InlineRun) -> RunResult | Fork:
         """The end of a session that was never opened; when it can't be recorded now, Redis is to keep it."""
         live, context = self.stores.live, fork.context
         rows = [row for settlement in inline.settlements for row in settlement.rows]
-        live.record_rows(context.flow_session_id, context.day, self.worker, encode_rows(rows))
+        if not live.record_rows(context.flow_session_id, context.day, self.worker, encode_rows(rows)):
+            return fork  # cancelled in the meantime: its end is that of an open session
         try:
             result = end_session(context, fork.row, inline.counts, failed=inline.failed)
         except ServiceUnreachable:

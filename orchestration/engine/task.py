@@ -134,6 +134,9 @@ class TaskProcessor:
 
         Args: attempt: 1, and one more for each crash. retry: after failures. deadline_ns: the branch's.
         """
+        cancellation = self._context.cancellation
+        if cancellation.is_set:
+            return TaskEnd(TaskStatus.CANCELLED)
         try:
             status = self.starts(action, joined, scope, per_item=item != NO_ITEM)
             if status is not None:
@@ -155,8 +158,9 @@ class TaskProcessor:
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
         call = yield Call(
-            spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, action.name, item, attempt
-        )
+            spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, action.name, item,
+            attempt, cancellation,
+        )  # fmt: skip
         self._context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
         if call.status is TaskStatus.SUCCEEDED:
             try:
@@ -173,7 +177,7 @@ class TaskProcessor:
             finished_ns=call.finished_ns, let_in_us=let_in_us, left_behind=call.left_behind,
         )  # fmt: skip
         out_of_branch_time = call.status is TaskStatus.TIMED_OUT and seconds is left
-        if not out_of_branch_time and action.retry.allows(retry + 1, call.error):
+        if not out_of_branch_time and not cancellation.is_set and action.retry.allows(retry + 1, call.error):
             end.retry_after_ms = action.retry.delay_before(retry + 2)
         return end
 
@@ -280,7 +284,7 @@ class TaskProcessor:
         return CallContext(
             context.flow_session_id, context.plan.workflow, action.name, None if item == NO_ITEM else item, attempt,
             f"{context.flow_session_id}/{place}", logging.LoggerAdapter(_action_log, ids),
-            context.settings.action_options,
+            context.settings.action_options, context.cancellation,
         )  # fmt: skip
 
     def _describe(self, action: PlannedAction, call: Invocation, attempt: int, seconds: float) -> Mapping[str, object]:

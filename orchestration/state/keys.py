@@ -28,7 +28,8 @@ KEYS: Final[dict[str, Key]] = {
     "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, limit_given: "
                    "what it was before an operator set it, key: concurrency key, timeout, weight, priority, "
                    "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
-                   "turn: queue that one permit is kept for, "
+                   "turn: queue that one permit is kept for, cancelled: 1 once it was, paused: why it is, "
+                   "sseq: of its statuses for PostgreSQL, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded, "
                    "blocked:<queue> µs since when it waits there for a limit"),
@@ -56,6 +57,11 @@ KEYS: Final[dict[str, Key]] = {
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
     # A session that was closed
     "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
+    # A session that was cancelled
+    "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),
+    # What is paused
+    "paused": Key("paused", "set", "*: all sessions; workflow:<name>: those of a workflow"),
+    "paused_session": Key("paused:%s", "string", "a session that is not open: it is paused when it is; expires"),
     # The fleet
     "permits": Key("permits:%s", "zset", "permits of a level (global, workflow:<name>, key:<key>) → µs taken; "
                    "sessions that run, of sessions:workflow:<name> and sessions:key:<key>"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,9 @@ from orchestration.vocabulary import (
 )
 
 PAYLOAD_FIELD = "@payload"
+#: Members of a large set that are read at a time: Redis does other things between.
+SCAN = 500
+_WHOLE = (b"b:", b"f:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,28 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The answer to `cancel_session`."""
+
+    #: cancelled, again, ended, unopened or closed; the script says what they mean.
+    found: str
+    #: Units that are claimed, and are told to end.
+    claimed: int
+    publications: tuple[Publication, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """What a session has left that was cancelled."""
+
+    #: Branches and ends of `for_each`s that were ready or waited for a time.
+    waiting: frozenset[str]
+    #: Predecessors that have settled, by branch.
+    joined: Mapping[str, int]
+    items: Mapping[str, ItemProgress]
+
+
+@dataclass(frozen=True, slots=True)
 class LiveClaim:
     """A claim as an onlooker sees it."""
 
@@ -121,7 +146,7 @@ class ItemProgress:
 class LiveSnapshot:
     """A session's live state at about one moment."""
 
-    #: queued, running, suspended (only waits for a time) or ended.
+    #: queued, running, suspended (only waits for a time), paused, cancelled or ended.
     status: str
     limit: int
     in_use: int
@@ -131,6 +156,10 @@ class LiveSnapshot:
     open_branches: int
     counts: Mapping[str, int]
     items: Mapping[str, ItemProgress]
+    #: Why it is paused: session, workflow, all.
+    paused: frozenset[str] = frozenset()
+    #: Queues without a worker on which work of it is ready.
+    unserved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +232,60 @@ class LiveState:
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
+
+    def cancel_session(self, flow_session_id: str) -> Cancelled:
+        """Nothing of the session can be claimed from now on, and what runs of it is told to end."""
+        found, claimed, publish = load_script("cancel_session")(self.scripts, self.space, session=flow_session_id)
+        return Cancelled(found.decode(), claimed, _publications(publish))
+
+    def pause_sessions(self, why: str, flow_session_ids: Sequence[str] = (), workflow: str = "") -> list[str]:
+        """Nothing more of the sessions is claimed; what runs goes on.
+
+        Args: why: session; or workflow or all, which also holds for sessions that are opened later.
+        Returns: what the script found of each.
+        """
+        found = load_script("pause_sessions")(
+            self.scripts, self.space, list(flow_session_ids), why=why, workflow=workflow
+        )
+        return [word.decode() for word in found]
+
+    def resume_sessions(
+        self, why: str, flow_session_ids: Sequence[str] = (), workflow: str = ""
+    ) -> tuple[list[str], tuple[Publication, ...]]:
+        """Sessions paused for this reason go on; returns what the script found of each, and what to publish."""
+        found, publish = load_script("resume_sessions")(
+            self.scripts, self.space, list(flow_session_ids), why=why, workflow=workflow
+        )
+        return [word.decode() for word in found], _publications(publish)
+
+    def open_sessions(self) -> list[str]:
+        """All sessions with live state, the oldest first."""
+        return [name.decode() for name in self.client.zrange(self.space.key("sessions_open"), 0, -1)]
+
+    def unserved_queues(self, most: int = 10_000) -> dict[str, int]:
+        """Queues that no worker serves, and how many sessions have ready work on each.
+
+        Args: most: only so many open sessions are asked for their queues, the oldest.
+        """
+        key, client = self.space.key, self.client
+        pipe = client.pipeline(transaction=False)
+        for name in client.zrange(key("sessions_open"), 0, most - 1):
+            pipe.hget(key("session", name.decode()), "queues")
+        names = sorted({queue for text in pipe.execute() if text for queue in text.decode().split(",")})
+        pipe = client.pipeline(transaction=False)
+        for queue in names:
+            pipe.get(key("slots_total", queue)).zcard(key("waiting", queue))
+        replies = pipe.execute()
+        counts = zip(names, replies[::2], replies[1::2], strict=True)
+        return {queue: waiting for queue, slots, waiting in counts if waiting and int(slots or 0) <= 0}
+
+    def paused_reasons(self, flow_session_id: str) -> frozenset[str]:
+        """Why the session is paused: session, workflow, all; empty: it is not."""
+        return _paused_reasons(self.client.hget(self.space.key("session", flow_session_id), "paused"))
+
+    def is_cancelled(self, flow_session_id: str) -> bool:
+        """Whether what runs of the session is to end."""
+        return bool(self.client.exists(self.space.key("cancelled", flow_session_id)))
 
     def close_session(self, flow_session_id: str) -> tuple[Publication, ...]:
         """Remove the session's live state; returns runners of other sessions to publish."""
@@ -394,9 +477,9 @@ class LiveState:
         """Whether some results of the for_each are in PostgreSQL only."""
         return self.client.hget(self.space.key("items", flow_session_id, action), "spilled") is not None
 
-    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes) -> None:
-        """Send rows of a session that was never opened."""
-        load_script("record_rows").run(self.scripts, self.space, [flow_session_id, day, worker, rows])
+    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes) -> bool:
+        """Send rows that no other script sends; returns False when the session was cancelled meanwhile."""
+        return bool(load_script("record_rows").run(self.scripts, self.space, [flow_session_id, day, worker, rows]))
 
     def forget_checkpoints(self, flow_session_id: str) -> None:
         """Remove what was kept of a session that was never opened."""
@@ -410,8 +493,8 @@ class LiveState:
         """Runners in the header of the session's chord; 0: its branches are counted in Redis, or it is not open."""
         return int(self.client.hget(self.space.key("session", flow_session_id), "header") or 0)
 
-    def ended_counts(self, flow_session_id: str) -> tuple[dict[str, int], int]:
-        """Tasks of a session that has ended, by status, and by how many actions it fails.
+    def ended_counts(self, flow_session_id: str) -> tuple[dict[str, int], int, bool]:
+        """Tasks of a session that has ended, by status; by how many actions it fails; and whether it was cancelled.
 
         Raises: SessionClosed. WorkflowExecutionError: it has not ended.
         """
@@ -420,7 +503,36 @@ class LiveState:
             raise SessionClosed(f"flow session {flow_session_id} has no live state")
         if fields[b"status"] != b"ended":
             raise WorkflowExecutionError(f"flow session {flow_session_id} has not ended: {int(fields[b'open'])} to go")
-        return _counts(fields), int(fields[b"failed"])
+        return _counts(fields), int(fields[b"failed"]), b"cancelled" in fields
+
+    def unsettled(self, flow_session_id: str) -> Unsettled:
+        """What a cancelled session has left; its cost grows with the branches of the plan, not with items that wait."""
+        key, client = self.space.key, self.client
+        fields: dict[bytes, bytes] = client.hgetall(key("session", flow_session_id))
+        joined: dict[bytes, bytes] = client.hgetall(key("joins", flow_session_id))
+        waiting = {
+            member.decode().split("|", 1)[0][2:]
+            for queue in fields.get(b"queues", b"").decode().split(",")
+            for member in client.zrange(key("ready", flow_session_id, queue), 0, -1)
+            if member[:2] in _WHOLE
+        }
+        for member, _ in client.zscan_iter(key("deferred", flow_session_id), match="[bf]:*", count=SCAN):
+            waiting.add(member.decode().split("|", 1)[0][2:])
+        names = [name[5:].decode() for name in fields if name.startswith(b"each:")]
+        items = {name: _items(client.hgetall(key("items", flow_session_id, name))) for name in names}
+        counts = {name.decode(): int(number) for name, number in joined.items() if b":" not in name}
+        return Unsettled(frozenset(waiting), counts, items)
+
+    def begun_items(self, flow_session_id: str, actions: Iterable[str]) -> Iterator[tuple[str, int, int, int]]:
+        """Items of a cancelled session that have run and were to run again: (action, item, attempt, retry)."""
+        key, client = self.space.key, self.client
+        for member, _ in client.zscan_iter(key("deferred", flow_session_id), match="c:*", count=SCAN):
+            yield _item_of(member)
+        for action in actions:
+            for member, _ in client.zscan_iter(key("returned", flow_session_id, action), count=SCAN):
+                item = _item_of(member)
+                if item[2] > 1 or item[3]:
+                    yield item
 
     def permits_in_use(self, flow_session_id: str) -> int:
         """Branches of the session that run at this moment."""
@@ -462,6 +574,7 @@ class LiveState:
             pipe.hgetall(key("items", flow_session_id, name))
         for queue in queues:
             pipe.zcard(key("ready", flow_session_id, queue))
+        slots = client.mget([key("slots_total", queue) for queue in queues])
         replies = pipe.execute()
         items = {name: _items(reply) for name, reply in zip(names, replies, strict=False) if reply}
         ready = sum(replies[len(names) :]) + sum(item.size - item.started for item in items.values())
@@ -469,9 +582,23 @@ class LiveState:
         status = fields[b"status"].decode()
         if status == "running" and not own and not ready and deferred:
             status = "suspended"
+        counts = zip(queues, replies[len(names) :], slots, strict=True)
+        unserved = tuple(queue for queue, units, total in counts if units and int(total or 0) <= 0)
         return LiveSnapshot(
-            status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items
-        )
+            status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items,
+            _paused_reasons(fields.get(b"paused")), unserved,
+        )  # fmt: skip
+
+
+def _item_of(member: bytes) -> tuple[str, int, int, int]:
+    """Of a unit that waits: a chunk that has been tried is one item."""
+    unit, attempt, _, retry = member.decode().split("|")[:4]
+    action, _, start = unit[2:].rpartition(":")
+    return action, int(start), int(attempt), int(retry)
+
+
+def _paused_reasons(text: bytes | None) -> frozenset[str]:
+    return frozenset(word.decode() for word in (text or b"").split(b",") if word)
 
 
 def lives_in(worker: str, process: int) -> str:

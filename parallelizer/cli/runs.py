@@ -187,7 +187,8 @@ def _facts(report: RunReport) -> Table:
     name = str(report.status)
     for word, value in (
         ("run", Text(report.flow_session_id)), ("workflow", Text(f"{report.workflow} {report.version}")),
-        ("status", Text(name, style=style_of(name))), ("tasks", Text(counts_in_words(report.counts))),
+        ("status", Text(name, style=style_of(name))), ("waits", Text(one_line("; ".join(report.waits_for)))),
+        ("tasks", Text(counts_in_words(report.counts))),
         ("started", Text(local_time(report.started_at))), ("finished", Text(local_time(report.finished_at))),
         ("time", Text(_duration(report))), ("error", Text(one_line(error_in_words(report.error)), style="red")),
     ):  # fmt: skip

@@ -22,6 +22,7 @@ import redis
 from config.settings import Settings
 from orchestration.errors import ActionError, ProcessorError, ServiceUnreachable
 from orchestration.registry import registered_actions
+from orchestration.state.live import LiveState
 from orchestration.store import migrate
 from parallelizer.services.attach import stack_urls
 from parallelizer.services.known_actions import load_known_actions
@@ -78,6 +79,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _not_configured("postgresql", "DATABASE_URL", "embedded_postgres")
     if redis_url and database_url and redis_found[0].grade is Grade.OK:
         yield from check_workers(redis_url, database_url)
+        yield from check_queues(redis_url, settings.namespace)
 
 
 def check_packages(first: Path | None = None) -> Iterator[Finding]:
@@ -172,6 +174,25 @@ def check_workers(redis_url: str, database_url: str) -> Iterator[Finding]:
             "workers", Grade.WARNING, "no worker answers, so a run would wait",
             "start some: `parallelizer up`, or `celery -A tasks worker` with REDIS_URL and DATABASE_URL set",
         )  # fmt: skip
+
+
+def check_queues(redis_url: str, namespace: str) -> Iterator[Finding]:
+    """Every queue that has work has workers."""
+    try:
+        unserved = LiveState(redis_url, namespace).unserved_queues()
+    except redis.RedisError as error:
+        yield Finding(
+            "queues", Grade.UNREACHABLE, f"Redis at {place_of(redis_url)}: {error}", "see the checks of redis"
+        )
+        return
+    for queue, number in unserved.items():
+        runs = "1 run waits" if number == 1 else f"{number:,} runs wait"
+        yield Finding(
+            "queues", Grade.WARNING, f"no worker serves queue {queue}, for which {runs}",
+            f"start one: `celery -A tasks worker -Q {queue}`",
+        )  # fmt: skip
+    if not unserved:
+        yield Finding("queues", Grade.OK, "no work waits for a queue without a worker")
 
 
 def _celery_app(redis_url: str, database_url: str) -> Any:

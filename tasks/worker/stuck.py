@@ -23,12 +23,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
-from billiard.process import current_process
 from celery import bootsteps, signals
 from celery.worker import state
 
 from tasks.celery_app import app
 from tasks.worker.limits.calls import ThreadCall
+from tasks.worker.limits.pool import is_pool_process
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class StuckThreads:
             is_replaced = self._replace(thread)
         if is_replaced:
             self._hand_back(call)
-        ends_process = _is_pool_process()
+        ends_process = is_pool_process()
         _log.error(
             "[WORKER] %s is stuck in action %s, %.1f s by now, and can't be ended; %s\n%s",
             f"process {os.getpid()}" if ends_process else f"thread {thread.name}", action,
@@ -131,11 +131,6 @@ class StuckThreads:
     def _threads_of(executor: ThreadPoolExecutor) -> set[threading.Thread]:
         threads: Any = executor._threads  # noqa: SLF001 - it has no other way
         return cast("set[threading.Thread]", threads)
-
-
-def _is_pool_process() -> bool:
-    """Whether this is a process of the pool prefork, which the worker's main process replaces."""
-    return bool(current_process().name != "MainProcess")
 
 
 #: This process's.

@@ -76,17 +76,17 @@ class Clock:
         self.cpu, self.wall = time.thread_time() - self._cpu, time.perf_counter() - self._wall
 
 
-class _NoLimit:
+class _NoLimit(PoolTimeLimit):
     """What is left of a call without timers."""
 
     timeout_error: type[BaseException] = TimeoutError
     passes: tuple[type[BaseException], ...] = ()
 
-    def call(self, call: Call, function: Callable[[], Any], late: Late | None) -> Any:
+    def call(self, call: Call, function: Callable[[], Any], late: Late | None = None) -> Any:
         del call, late
         return function()
 
-    async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None) -> Any:
+    async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None = None) -> Any:
         del call, late
         return await coroutine
 

@@ -92,8 +92,11 @@ class ModelSession:
     #: Of the header: those that have come, and those of them that are neither on their way nor at work.
     come: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
-    #: The runner that has ended it.
+    #: The runner that has ended it, or is to.
     ender: str = ""
+    #: running or cancelled; and why it is paused.
+    status: str = "running"
+    paused: set[str] = field(default_factory=set)
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
@@ -123,6 +126,16 @@ class ModelSession:
         """The semaphores, beside its own, whose permits it needs."""
         return ["global", f"workflow:{self.workflow}", *([f"key:{self.key}"] if self.key else [])]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended; a cancelled one ends with its last claim."""
+        return bool(self.open) and not (self.status == "cancelled" and not self.claimed)
+
+    @property
+    def may_claim(self) -> bool:
+        """Whether units of it may be claimed."""
+        return self.status == "running" and not self.paused
+
     def queue_of(self, unit: str) -> str:
         return self.plan[unit[2:].rpartition(":")[0] if unit.startswith("c:") else unit[2:]].queue
 
@@ -137,7 +150,7 @@ class ModelSession:
         Args: turn: the queue for which a permit is kept, if any.
         """
         free = self.ready_units(queue) > coming and len(self.claimed) + coming < self.limit_on(queue, turn)
-        return bool(self.open) and free and (not self.header or bool(self.parked))
+        return self.may_claim and bool(self.open) and free and (not self.header or bool(self.parked))
 
     def limit_on(self, queue: str, turn: str | None) -> int:
         """Permits that branches of a queue may use while another has the turn."""
@@ -147,6 +160,7 @@ class ModelSession:
 
     def claim(self, queue: str, unit: str, life: str, attempt: int, count: int, retry: int, chunk: int) -> None:
         """The scripts gave this unit to a life; was it there to be given?"""
+        assert self.may_claim, f"{unit} is claimed in a session that is {self.status}, paused by {self.paused}"
         assert unit not in self.claimed, f"{unit} is claimed twice"
         assert len(self.claimed) < self.limit, f"{unit} is claimed above the session's limit"
         if unit.startswith("c:"):

@@ -4,7 +4,7 @@
 --   lease   µs from now until the worker is taken for dead; global, workflows: the fleet's limits of branches and
 --           of flow sessions at once (0: none)
 --   slots   processes, threads or greenlets of its pool, that serve every one of its queues
--- INCLUDE: time ready permits parked slots limits emit admit fleet
+-- INCLUDE: time ready permits parked slots limits emit pause admit fleet
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry for each queued session that starts

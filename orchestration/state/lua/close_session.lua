@@ -1,7 +1,7 @@
 -- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
 --
 -- ARGV: session
--- INCLUDE: time ready permits parked slots limits emit admit
+-- INCLUDE: time ready permits parked slots limits emit pause admit
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry for each queued session that starts
@@ -20,10 +20,9 @@ for index = 1, #fields, 2 do
 end
 if known.workflow then
   local levels = levels_of(known.workflow, known.key)
+  withdraw(session, known.queues, levels)
   for queue in string.gmatch(known.queues, '[^,]+') do
     freed[#freed + 1] = queue
-    redis.call('ZREM', waiting_key(queue), session)
-    for _, level in ipairs(levels) do redis.call('ZREM', blocked_key(level), queue .. '|' .. session) end
     redis.call('UNLINK', ready_key(session, queue))
   end
   local records = redis.call('HGETALL', runners_key(session))
@@ -38,7 +37,7 @@ if known.workflow then
   if known.key then forget_key(known.key) end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
-  messages_key(session), parked_key(session))
+  messages_key(session), parked_key(session), cancelled_key(session), paused_session_key(session))
 redis.call('ZREM', sessions_open_key(), session)
 if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
 redis.call('ZREM', delayed_key(), session)

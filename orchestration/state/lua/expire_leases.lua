@@ -2,7 +2,7 @@
 --
 -- ARGV: most
 --   most   runners given up in one call
--- INCLUDE: time ready permits parked slots crash fleet
+-- INCLUDE: time ready permits parked slots crash fleet cancel
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*, workers forgotten*, runners given up (runner, units that went back)*
 -- Refusals: none
 -- Stream: nothing
@@ -18,6 +18,7 @@ for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
     local id = string.match(runner, '^(.*)%.%d+$')
     touched = {}
     local units = expire(id, runner, queue, '')
+    if #units > 0 then end_cancelled(id, publish) end
     for name in pairs(touched) do
       offer(id, name)
       handed[#handed + 1] = name

@@ -4,8 +4,9 @@
 -- ARGV: session runner queue worker life
 --   worker   in which it ran
 --   life     how the life begins that is given up, with worker and process: a runner of a chord may have another one by now
--- INCLUDE: time ready permits parked slots crash
--- Reply: units that went back*, runners to publish (session, runner, queue, branch timeout, message)*
+-- INCLUDE: time ready permits parked slots crash cancel
+-- Reply: units that went back*, runners to publish (session, runner, queue, branch timeout, message)*; of a session that was
+--        cancelled and has ended by it, what shared/cancel.lua says
 -- Refusals: none
 -- Stream: nothing
 
@@ -18,5 +19,6 @@ if string.sub(registered_life, 1, #life) ~= life then
 end
 resend(life, record[2], publish)
 local units = expire(session, runner, queue, worker)
+end_cancelled(session, publish)
 hand_on_touched(session, publish, true)
 return { units, publish }

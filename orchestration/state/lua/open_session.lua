@@ -20,8 +20,8 @@
 --   when_full what becomes of it when it can't run now: queue · reject: nothing is written
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
--- INCLUDE: time ready permits parked slots settle limits emit admit
--- Reply: verdict (go · ended: all has been settled · queued · rejected · exists · gone: it was closed),
+-- INCLUDE: time ready permits parked slots settle limits emit pause admit
+-- Reply: verdict (go · ended: all has been settled, or it was cancelled before · queued · rejected · exists · gone: it was closed),
 --        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry with the rows of the settlements
@@ -51,6 +51,7 @@ end
 if redis.call('EXISTS', session_key(session)) == 1 then return { 'exists', {} } end
 if redis.call('EXISTS', closed_key(session)) == 1 then return { 'gone', {} } end
 local fields = session_key(session)
+local cancelled = redis.call('EXISTS', cancelled_key(session)) == 1
 give_limit('workflow:' .. workflow, tonumber(most_workflow))
 give_limit('sessions:workflow:' .. workflow, tonumber(sessions_workflow))
 give_limit('sessions', tonumber(workflows))
@@ -60,7 +61,7 @@ if key ~= '' then
 end
 admit(publish) -- those that waited for a limit which has just been raised are before it
 local levels = session_levels_of(workflow, key ~= '' and key)
-local queued = full_level(levels)
+local queued = not cancelled and full_level(levels)
 if queued and when_full == 'reject' then
   if key ~= '' and redis.call('HEXISTS', key_sessions_key(), key) == 0 then
     give_limit('key:' .. key, 0)
@@ -76,6 +77,8 @@ if key ~= '' then
   redis.call('HSET', fields, 'key', key)
   redis.call('HINCRBY', key_sessions_key(), key, 1)
 end
+local paused = reasons_at_start(session, workflow)
+if paused then redis.call('HSET', fields, 'paused', paused) end
 redis.call('ZADD', sessions_open_key(), int(now), session)
 local at = lists
 for _ = 1, tonumber(nr) do
@@ -98,10 +101,14 @@ for _ = 1, tonumber(n) do
   at = skip_settlement(at)
 end
 emit(session, day, worker, blobs)
-begin_session(session, levels)
-if branches_settled > 0 and redis.call('HINCRBY', fields, 'open', -branches_settled) == 0 then
+if cancelled then redis.call('HSET', fields, 'cancelled', 1) else begin_session(session, levels) end
+if branches_settled > 0 and redis.call('HINCRBY', fields, 'open', -branches_settled) == 0 or cancelled then
   redis.call('HSET', fields, 'status', 'ended', 'ender', session .. '.0')
   return answer('ended')
+end
+if paused then
+  redis.call('HSET', fields, 'status', 'paused')
+  tell_status(session, 'paused')
 end
 if header ~= '0' then return answer('go') end
 redis.call('HSET', runners_key(session), session .. '.0', life .. '|0|1')

@@ -6,7 +6,7 @@
 --   name   global · workflow:<workflow> · key:<key>: branches at once · session:<session>: those of an open session ·
 --          sessions · sessions:workflow:<workflow> · sessions:key:<key>: flow sessions at once
 --   most   0: the operator's limit is no more
--- INCLUDE: time ready permits parked slots limits emit admit
+-- INCLUDE: time ready permits parked slots limits emit pause admit
 -- Reply: 1, or 0: there is no such session; limit in force before and now (0: none), use,
 --        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: a session that is not open, or has ended

@@ -64,6 +64,7 @@ for _ = 1, tonumber(n) do
 end
 
 local ended = branches_settled > 0 and redis.call('HINCRBY', session_key(session), 'open', -branches_settled) == 0
+if fields[6] == 'cancelled' and redis.call('HLEN', own_key(session)) == 0 then ended = true end
 local vtime
 if elapsed ~= '0' then vtime = charge(session, queue, tonumber(elapsed)) end
 local verdict = 'go'
@@ -82,7 +83,9 @@ elseif mode == 'crowd' then
 end
 -- one look for both, which hardly ever finds anything
 local is_special = verdict == 'go' and redis.call('EXISTS', status_full_key(), excess_key()) > 0
-if is_special and redis.call('EXISTS', status_full_key()) == 1 then
+if verdict == 'go' and fields[6] ~= 'running' then
+  if held > 0 then verdict = 'hold' else verdict = 'stop' end
+elseif is_special and redis.call('EXISTS', status_full_key()) == 1 then
   if held > 0 then verdict = 'hold' else verdict = 'wait' end
 elseif verdict == 'go' then
   local strict = is_special and is_strict()

@@ -44,6 +44,7 @@ if not f[1] then return { 'gone', '', '', '', {} } end
 local is_chord, publish = f[6], {}
 if f[1] == 'ended' then
   -- the runner that ended it died before its message was acknowledged: perhaps before the completion was published
+  redis.call('HSETNX', session_key(session), 'ender', runner) -- none: it was cancelled while no runner of its chord was parked
   if redis.call('HGET', session_key(session), 'ender') ~= runner then return { 'redundant', '', '', '', {} } end
   return { 'ended', f[2], f[3], is_chord and '' or f[4], {} }
 end

@@ -3,6 +3,7 @@
     when its time is over     it is cancelled; what it gives from now on is not taken
     + LATE                    one that takes no notice is left to itself, and its branch goes on
     + grace, then each second it is cancelled again
+    its session is cancelled  it is cancelled once, and what it makes of that is taken
 
 An action that keeps the loop from running anything else (it computes, or calls what waits in C) can't be cancelled. So
 each step of it, from one `await` to the next, is a call under the limit of its thread (calls.py): when the time is
@@ -20,7 +21,9 @@ from typing import Any, Final
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from orchestration.engine.cancellation import on_loop
 from orchestration.engine.invoke import Call, GivenUp, Late
+from orchestration.errors import Cancelled
 from tasks.worker.limits.calls import LATE_NS, TIME_IS_OVER, call_of_thread
 
 _log = logging.getLogger(__name__)
@@ -32,23 +35,39 @@ _left: Final[set[asyncio.Task[Any]]] = set()
 
 async def run_limited(call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None, grace_ns: int) -> Any:
     """Run an action in a task of its own; see `TimeLimit.run`."""
-    steps = LimitedSteps(call, coroutine, late, grace_ns)
-    task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(steps)
+    loop, is_interrupted = asyncio.get_running_loop(), False
+    task: asyncio.Task[Any] = loop.create_task(LimitedSteps(call, coroutine, late, grace_ns))
+
+    def interrupt() -> None:
+        nonlocal is_interrupted
+        is_interrupted = task.cancel()
+
     try:
-        await asyncio.wait((task,), timeout=call.seconds)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,), timeout=LATE_NS / 1e9)
-            if not task.done():
-                _leave(call, task, grace_ns / 1e9)
-            elif not task.cancelled() and isinstance(task.exception(), GivenUp):
-                raise GivenUp
-            raise SoftTimeLimitExceeded(call.seconds)
+        with call.cancellation.interrupting(on_loop(loop, interrupt)):
+            await _wait_for(call, task, grace_ns)
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait((task,), timeout=grace_ns / 1e9)
         raise
+    except Cancelled:
+        task.cancel()  # it has not begun
+        raise
+    if is_interrupted and task.cancelled():
+        raise Cancelled
     return task.result()
+
+
+async def _wait_for(call: Call, task: asyncio.Task[Any], grace_ns: int) -> None:
+    await asyncio.wait((task,), timeout=call.seconds)
+    if task.done():
+        return
+    task.cancel()
+    await asyncio.wait((task,), timeout=LATE_NS / 1e9)
+    if not task.done():
+        _leave(call, task, grace_ns / 1e9)
+    elif not task.cancelled() and isinstance(task.exception(), GivenUp):
+        raise GivenUp
+    raise SoftTimeLimitExceeded(call.seconds)
 
 
 def _leave(call: Call, task: asyncio.Task[Any], grace_seconds: float) -> None:

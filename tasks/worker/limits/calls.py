@@ -9,7 +9,8 @@
     + STUCK           it waits in C, where nothing can be raised:     its thread is reported
 
 All of it is done by the ticker under the call's lock; the call ends under the same lock. So nothing is raised in a
-thread whose call has ended.
+thread whose call has ended. The same holds for Cancelled, which is raised once, under that lock, in a call whose
+session is cancelled while its time is not over.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from orchestration.engine.invoke import Call, GivenUp, Late
 from orchestration.engine.threads import leave_signals_to_main
+from orchestration.errors import Cancelled
 from tasks.worker.limits.green import GreenRaiser, is_green, make_ticker
 from tasks.worker.limits.raising import MainRaiser, Raiser, ThreadRaiser
 from tasks.worker.limits.ticker import NEVER
@@ -49,6 +51,8 @@ class HardTimeLimit(BaseException):
 
 #: What lands in a thread because a time is over.
 TIME_IS_OVER: Final = (SoftTimeLimitExceeded, HardTimeLimit)
+#: What lands in a thread at all.
+LANDS: Final = (*TIME_IS_OVER, Cancelled)
 
 
 class Stuck(Protocol):
@@ -101,7 +105,7 @@ class ThreadCall:
         #: Its time is over.
         self.is_over = False
         self.successor: Successor | None = None
-        self.is_stuck = self._is_armed = self._blocks = False
+        self.is_stuck = self._is_armed = self._blocks = self._is_interrupted = False
         self.thread = threading.current_thread()
         self._raiser: Raiser = self._make_raiser()
         self.began_ns = 0
@@ -127,18 +131,19 @@ class ThreadCall:
         now = time.monotonic_ns()
         self.call, self._late, self._grace_ns, self._stuck, self.began_ns = call, late, grace_ns, stuck, now
         self.is_over, self.successor, self._step = False, None, self._soft
-        self.is_stuck = self._blocks = False
+        self.is_stuck = self._blocks = self._is_interrupted = False
         self.due_ns = due_ns = now + int(call.seconds * 1e9)
         self.runs = True
         self._is_armed = self._raiser.arm(call.seconds, SoftTimeLimitExceeded)
         if due_ns < ticker.wake_ns:
             ticker.wake()
+        call.cancellation.raise_if_set()  # whoever sets it from now on finds the call
 
     def begin_step(self, call: Call, late: Late | None, began_ns: int, due_ns: int, grace_ns: int) -> None:
         """A coroutine of user code, which began then, goes on; in a thread that runs an event loop."""
         self.call, self._late, self._grace_ns, self._stuck, self.began_ns = call, late, grace_ns, None, began_ns
         self.is_over, self.successor, self._step = False, None, self._soft
-        self._is_armed, self._blocks = False, True
+        self._is_armed, self._blocks, self._is_interrupted = False, True, False
         self.due_ns = due_ns
         self.runs = True
         if due_ns < ticker.wake_ns:
@@ -148,8 +153,21 @@ class ThreadCall:
         """User code has ended, and nothing lands from now on."""
         self.runs = False
         with self.lock:
-            if self._is_armed or self.is_over:
+            if self._is_armed or self.is_over or self._is_interrupted:
                 self._raiser.take_back()
+
+    def interrupt(self) -> None:
+        """Raise Cancelled in it, if its session is cancelled; called by another thread."""
+        with self.lock:
+            if self.holds_cancelled and not (self.is_over or self._is_interrupted or self.call.spec.is_async):
+                # from here on the ticker sees to its time
+                self._is_interrupted, self._is_armed = True, False
+                self._raiser.throw(Cancelled)
+
+    @property
+    def holds_cancelled(self) -> bool:
+        """Whether user code of a session that is cancelled runs in it."""
+        return self.runs and self.call.cancellation.is_set
 
     def leave(self) -> BaseException:
         """What the caller gets of a call whose time was over before it ended."""
@@ -170,9 +188,9 @@ class ThreadCall:
                 self.due_ns = self._step(now_ns)
             return self.due_ns
 
-    def _lands(self) -> bool:
+    def _lands(self, error: type[BaseException]) -> bool:
         """Called by the main thread's raiser, between two steps of whatever runs there."""
-        if self.runs:
+        if self.runs and error is not Cancelled:
             self.is_over = True
         return self.runs
 
@@ -218,3 +236,8 @@ def call_of_thread() -> ThreadCall:
     except AttributeError:
         own = _own.call = ThreadCall()
     return own
+
+
+def calls_of_process() -> list[ThreadCall]:
+    """Those of all its threads, whether user code runs in them or not."""
+    return [watched for watched in ticker.watched() if isinstance(watched, ThreadCall)]

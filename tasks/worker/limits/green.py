@@ -36,8 +36,7 @@ class GreenTicker(Ticker):
 
     def wake(self) -> None:
         """Something is due sooner than `wake_ns`: the next signal comes then."""
-        calls = [reference() for reference in list(self._watched.values())]
-        self._plan(min((call.due_ns for call in calls if call is not None), default=NEVER))
+        self._plan(min((watched.due_ns for watched in self.watched()), default=NEVER))
 
     def _start(self) -> None:
         signal.signal(signal.SIGALRM, self._alarm)

@@ -7,16 +7,28 @@ SIGUSR1: blocked          delivered                        blocked, dropped at t
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
+from billiard.process import current_process
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from orchestration.engine.invoke import Call, Late
 from tasks.worker.limits.asynchronous import run_limited
-from tasks.worker.limits.calls import TIME_IS_OVER, Stuck, ThreadCall, call_of_thread
+from tasks.worker.limits.calls import LANDS, TIME_IS_OVER, Stuck, ThreadCall, call_of_thread, calls_of_process
 from tasks.worker.limits.celery_soft import is_guarded, keep_out, let_in
+
+_log = logging.getLogger(__name__)
+
+
+def is_pool_process() -> bool:
+    """Whether this is a process of the pool prefork, which the worker's main process replaces."""
+    return bool(current_process().name != "MainProcess")
 
 
 class PoolTimeLimit:
@@ -63,12 +75,24 @@ class PoolTimeLimit:
         finally:
             try:
                 _end(own, guarded=guarded)
-            except TIME_IS_OVER:  # the function had ended already
+            except LANDS:  # the function had ended already
                 _end(own, guarded=guarded)
 
     async def run(self, call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None = None) -> Any:
         """Run `coroutine` beside others; it is cancelled when the time of `call` is over; see `TimeLimit`."""
         return await run_limited(call, coroutine, late, self._grace_ns)
+
+    def interrupt(self) -> None:
+        """Raise Cancelled in the calls of this process whose session is cancelled; from any thread."""
+        for call in calls_of_process():
+            call.interrupt()
+
+    def end_process(self) -> None:
+        """End a process of the pool whose main thread is in such a call; the worker starts another."""
+        main = threading.main_thread()
+        if is_pool_process() and any(call.thread is main and call.holds_cancelled for call in calls_of_process()):
+            _log.error("[WORKER] process %d does not end what was cancelled, and is ended", os.getpid())
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end(own: ThreadCall, *, guarded: bool) -> None:

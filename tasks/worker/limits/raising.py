@@ -57,7 +57,7 @@ class MainRaiser:
     Args: land: whether user code runs there just now; it is told of what lands.
     """
 
-    def __init__(self, land: Callable[[], bool]) -> None:
+    def __init__(self, land: Callable[[type[BaseException]], bool]) -> None:
         self._thread = threading.get_ident()
         self._land = land
         self._thrown: type[BaseException] | None = None
@@ -78,6 +78,6 @@ class MainRaiser:
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         error = self._thrown
-        if error is not None and self._land():
+        if error is not None and self._land(error):
             self._thrown = None
             raise error

@@ -62,6 +62,11 @@ class Ticker:
                     self._start()
                     self._runs = True
 
+    def watched(self) -> list[Watched]:
+        """What it looks at."""
+        known = [reference() for reference in list(self._watched.values())]
+        return [watched for watched in known if watched is not None]
+
     def wake(self) -> None:
         """Something is due sooner than `wake_ns`."""
         with contextlib.suppress(RuntimeError):  # it is open already
@@ -70,10 +75,7 @@ class Ticker:
     def look(self) -> None:
         """Do what is due, and plan the next look."""
         self.wake_ns, next_ns, now = NEVER, NEVER, time.monotonic_ns()
-        for reference in list(self._watched.values()):
-            watched = reference()
-            if watched is None:
-                continue
+        for watched in self.watched():
             due_ns = watched.due_ns
             if due_ns <= now:
                 due_ns = self._expire(watched, now)

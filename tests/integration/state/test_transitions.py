@@ -121,6 +121,12 @@ class Transitions(RuleBasedStateMachine):
         #: Permits that were in use before the last rule, by level and by session.
         self.held_before = dict.fromkeys(LEVELS, 0)
         self.queued: list[str] = []
+        #: What is paused beside single sessions: workflow:<name>, all.
+        self.paused: set[str] = set()
+        #: Sessions that were cancelled while they were queued: they never count against the limit.
+        self.never_ran: set[str] = set()
+        #: Runners that came when their session had ended: what they were published with is free when it is closed.
+        self.too_late: dict[str, set[str]] = {}
         self.lives = self.opened = 0
         assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global, limit_sessions) == ()
 
@@ -148,7 +154,8 @@ class Transitions(RuleBasedStateMachine):
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
-        opened = ModelSession(plan, limit, self.slots, header, workflow, key)
+        paused = {why for why, mark in (("workflow", f"workflow:{workflow}"), ("all", "all")) if mark in self.paused}
+        opened = ModelSession(plan, limit, self.slots, header, workflow, key, paused=paused)
         self.limits.give(f"workflow:{workflow}", most[0])
         if key:
             self.limits.give(f"key:{key}", most[1])
@@ -185,8 +192,9 @@ class Transitions(RuleBasedStateMachine):
         session = self.sessions.get(publication.flow_session_id)
         if session is None:
             assert started.verdict is Verdict.GONE
-        elif not session.open:
-            assert started.verdict is Verdict.REDUNDANT
+        elif not session.goes_on:
+            assert started.verdict is self._verdict_at_the_end(session, runner.runner)
+            self.too_late.setdefault(publication.flow_session_id, set()).add(runner.runner)
         else:
             assert started.verdict is Verdict.GO
             self.holders[runner.runner] = Holder(runner, has_permit=True)
@@ -211,7 +219,7 @@ class Transitions(RuleBasedStateMachine):
     def step(self, data: st.DataObject, mode: Mode, want: int, chunk: int) -> None:
         holder = self.holders[data.draw(st.sampled_from(sorted(self.holders)))]
         session = self.sessions[holder.runner.flow_session_id]
-        was_over = not session.open
+        was_over = not session.goes_on
         chosen = data.draw(st.lists(st.sampled_from(sorted(holder.held)), unique=True)) if holder.held else []
         settlements = [self._settlement(data, session, holder.held[unit]) for unit in chosen]
         chunks = f",{','.join(f'{name}={chunk}' for name in session.plan)}," if chunk > 1 else ""
@@ -314,10 +322,10 @@ class Transitions(RuleBasedStateMachine):
         resent = tuple(publication for publication in holder.told if publication in self.published)
         assert publications[: len(resent)] == resent, "it may have died before it published them"
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
-        self._publish(publications[len(resent) :])
         session.lose(runner.life)
+        self._publish(publications[len(resent) :])
         lost = self.live.settle_branch(runner, [], call=holder.calls + 1).verdict
-        assert lost is (Verdict.LOST if session.open else Verdict.GONE)
+        assert lost is (Verdict.LOST if session.goes_on else Verdict.GONE)
         if session.header:
             self._arrive(runner.flow_session_id, name, runner.queue)
         else:
@@ -344,6 +352,74 @@ class Transitions(RuleBasedStateMachine):
             if items.queue == queue:
                 client.hincrby(key("items", name, action), "at", -1_000_000 * seconds)
 
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """From here on nothing of the session is claimed; it ends with what is."""
+        name = data.draw(st.sampled_from(sorted(self.sessions)))
+        session = self.sessions[name]
+        answer = self.live.cancel_session(name)
+        if session.status == "cancelled":
+            assert (answer.found, answer.claimed) == ("again", len(session.claimed))
+        elif not session.open:
+            assert (answer.found, answer.publications) == ("ended", ())
+        else:
+            assert (answer.found, answer.claimed) == ("cancelled", len(session.claimed))
+            session.status = "cancelled"
+            if name in self.queued:
+                self.queued.remove(name)
+                self.never_ran.add(name)
+        if session.status == "cancelled" and not session.goes_on and not session.header:
+            assert [(p.runner, p.message) for p in answer.publications] == [("", f"signature of {name}")]
+        self._publish(answer.publications)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), why=st.sampled_from(["session", "session", "workflow", "all"]))
+    def pause(self, data: st.DataObject, why: str) -> None:
+        """What is claimed stays so; nothing more is claimed."""
+        chosen, workflow = self._chosen(data, why)
+        if why != "session":
+            self.paused.add(f"workflow:{workflow}" if why == "workflow" else why)
+        found = self.live.pause_sessions(why, chosen, workflow)
+        for name, word in zip(chosen, found, strict=True):
+            session = self.sessions[name]
+            if why == "workflow" and session.workflow != workflow:
+                assert word == "other"
+            elif not session.goes_on or session.status == "cancelled":
+                assert word == ("ended" if not session.goes_on else "cancelled")
+            else:
+                assert word == ("again" if why in session.paused else "paused")
+                session.paused.add(why)
+        assert self.live.pause_sessions("workflow", chosen[:0], "another") == []
+        assert set(self.live.resume_sessions("workflow", chosen, "another")[0]) == {"other"}
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), why=st.sampled_from(["session", "workflow", "all"]))
+    def resume(self, data: st.DataObject, why: str) -> None:
+        """What can run is handed out by the very call."""
+        self._resume(why, *self._chosen(data, why))
+
+    def _chosen(self, data: st.DataObject, why: str) -> tuple[list[str], str]:
+        """Sessions, and the workflow, that are paused or resumed for a reason."""
+        names = sorted(self.sessions)
+        chosen = names if why != "session" else [data.draw(st.sampled_from(names))]
+        return chosen, data.draw(st.sampled_from(WORKFLOWS)) if why == "workflow" else ""
+
+    def _resume(self, why: str, chosen: list[str], workflow: str = "") -> None:
+        self.paused.discard(f"workflow:{workflow}" if why == "workflow" else why)
+        found, publications = self.live.resume_sessions(why, chosen, workflow)
+        for name, word in zip(chosen, found, strict=True):
+            session = self.sessions[name]
+            if why == "workflow" and session.workflow != workflow:
+                assert word == "other"
+            elif not session.goes_on or session.status == "cancelled":
+                assert word == ("ended" if not session.goes_on else "cancelled")
+            else:
+                left = session.paused - {why}
+                assert word == ("before" if why not in session.paused else "still" if left else "resumed")
+                session.paused = left
+        self._publish(publications)
+
     @rule()
     def wake(self) -> None:
         publications, wait_us = self.live.wake_sessions()
@@ -352,10 +428,10 @@ class Transitions(RuleBasedStateMachine):
             session.wake()
         self._publish(publications)
 
-    @precondition(lambda self: any(not session.open for session in self.sessions.values()))
+    @precondition(lambda self: any(not session.goes_on for session in self.sessions.values()))
     @rule()
     def close(self) -> None:
-        for name in [name for name, session in self.sessions.items() if not session.open]:
+        for name in [name for name, session in self.sessions.items() if not session.goes_on]:
             self._close(name)
 
     @rule(level=st.sampled_from(LEVELS), most=SOME_LIMIT)
@@ -385,7 +461,7 @@ class Transitions(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.sessions)))
         session = self.sessions[name]
         change = self.live.set_limit(f"session:{name}", most)
-        if not session.open:
+        if not session.goes_on:
             assert change is None, "it has ended"
             return
         session.limit = most or session.limit_given
@@ -416,7 +492,7 @@ class Transitions(RuleBasedStateMachine):
             queued += found
         assert sorted(queued) == sorted(self.queued)
         running = {name.decode() for name in client.zrange(key("sessions_running"), 0, -1)}
-        assert running == self.sessions.keys() - set(self.queued)
+        assert running == self.sessions.keys() - set(self.queued) - self.never_ran
         for name in self.queued:
             assert not self.sessions[name].claimed
 
@@ -496,10 +572,10 @@ class Transitions(RuleBasedStateMachine):
             coming = {publication.runner for publication in self.published if publication.flow_session_id == name}
             held = {holder.runner.runner for holder in self.holders.values() if holder.runner.flow_session_id == name}
             assert parked == session.parked
-            assert registered == coming | held
+            assert registered == coming | held | self.too_late.get(name, set())
             assert registered <= in_flight
             assert not coming & held
-            if session.open:
+            if session.goes_on:
                 assert not parked & registered
                 assert parked | registered == session.come
 
@@ -507,17 +583,20 @@ class Transitions(RuleBasedStateMachine):
         """From any state, everything ends, and nothing is left behind."""
         if not hasattr(self, "live"):
             return
+        for why, workflow in [("session", ""), *(("workflow", workflow) for workflow in WORKFLOWS), ("all", "")]:
+            self._resume(why, sorted(self.sessions), workflow)
         for _ in range(10_000):
             self.wake()
             self._deliver()
-            if not self.holders and not self.queued:
+            some_have_ended = any(not session.goes_on for session in self.sessions.values())
+            if not self.holders and not self.queued and not some_have_ended:
                 break
             for name in list(self.holders):
                 self._work_off(name)
             self.states_agree()
-            if self.queued:
+            if self.queued or some_have_ended:
                 self.close()
-        stuck = {name: session for name, session in self.sessions.items() if session.open}
+        stuck = {name: session for name, session in self.sessions.items() if session.goes_on}
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
         for name in list(self.sessions):
             self._close(name)
@@ -555,7 +634,7 @@ class Transitions(RuleBasedStateMachine):
     def _work_off(self, name: str) -> None:
         holder = self.holders[name]
         session = self.sessions[holder.runner.flow_session_id]
-        was_over = not session.open
+        was_over = not session.goes_on
         settlements = [self._finish(session, claim) for claim in holder.held.values()]
         holder.held.clear()
         holder.calls += 1
@@ -576,13 +655,25 @@ class Transitions(RuleBasedStateMachine):
         return Runner(session, runner, f"{WORKER}/1.{self.lives:06}", queue, WORKER)
 
     def _publish(self, publications: tuple[Publication, ...]) -> None:
-        """These runners are on their way."""
+        """These runners are on their way; the last one of a cancelled session may be told to end it."""
         for publication in publications:
             session = self.sessions[publication.flow_session_id]
+            if session.status == "cancelled":
+                assert not session.goes_on
+                if session.header:
+                    session.ender = publication.runner
+                    session.parked.remove(publication.runner)
+                    self.arriving.append((publication.flow_session_id, publication.runner, publication.queue))
+                else:
+                    assert (publication.runner, publication.message) == (
+                        "",
+                        f"signature of {publication.flow_session_id}",
+                    )
+                continue
             assert publication.message == (message_of(publication.runner) if session.header else "")
             if session.header:
                 session.parked.remove(publication.runner)
-        self.published += publications
+            self.published.append(publication)
 
     def _left(self, holder: Holder, answer: Next) -> None:
         """What becomes of a runner of a chord that has left."""
@@ -602,8 +693,8 @@ class Transitions(RuleBasedStateMachine):
         on_its_way = next((publication for publication in self.published if publication.runner == runner_name), None)
         if session is None:
             assert started.verdict is Verdict.GONE
-        elif not session.open:
-            assert started.verdict is (Verdict.ENDED if session.ender == runner_name else Verdict.REDUNDANT)
+        elif not session.goes_on:
+            assert started.verdict is self._verdict_at_the_end(session, runner_name)
         elif runner_name in self.holders or (on_its_way and on_its_way.queue != queue):
             assert started.verdict is Verdict.DUPLICATE
         elif on_its_way:
@@ -622,6 +713,12 @@ class Transitions(RuleBasedStateMachine):
             self._publish(started.publications)
             return
         assert started.publications == ()
+
+    def _verdict_at_the_end(self, session: ModelSession, runner: str) -> Verdict:
+        """What a runner is told that comes when its session has ended."""
+        if session.status == "cancelled" and session.header:
+            session.ender = session.ender or runner  # none was parked that could be told
+        return Verdict.ENDED if session.ender == runner else Verdict.REDUNDANT
 
     def _come_again(self, runner: Runner) -> None:
         """The message of a runner that was given up: it is needed, or it goes."""
@@ -690,7 +787,7 @@ class Transitions(RuleBasedStateMachine):
         name = holder.runner.runner
         if was_over:
             assert answer.verdict in ((Verdict.GONE,) if session.header else (Verdict.STOP, Verdict.YIELD))
-        elif not session.open:
+        elif not session.goes_on:
             assert answer.verdict is Verdict.ENDED
             parked = f"signature of {holder.runner.flow_session_id}"
             assert answer.signature == ("" if session.header else parked), "a chord publishes its body by itself"
@@ -699,7 +796,7 @@ class Transitions(RuleBasedStateMachine):
             del self.holders[name]
         if answer.verdict is Verdict.GO:
             assert answer.claims
-        if mode is Mode.GO and session.open and len(holder.held) < want:
+        if mode is Mode.GO and session.may_claim and session.open and len(holder.held) < want:
             limit = session.limit_on(holder.runner.queue, self._turn(holder.runner.flow_session_id))
             assert (
                 session.ready_units(holder.runner.queue) == 0 or len(session.claimed) >= limit or self._reached(session)
@@ -729,6 +826,8 @@ class Transitions(RuleBasedStateMachine):
         self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
         key = self.sessions.pop(name).key
+        self.too_late.pop(name, None)
+        self.never_ran.discard(name)
         self._forget_key(key)
         self._admit()
 
@@ -745,7 +844,9 @@ class Transitions(RuleBasedStateMachine):
     def _running(self, level: str) -> int:
         """Sessions that count at a level."""
         return sum(
-            level in session.session_levels for name, session in self.sessions.items() if name not in self.queued
+            level in session.session_levels
+            for name, session in self.sessions.items()
+            if name not in self.queued and name not in self.never_ran
         )
 
     def _full(self, session: ModelSession) -> bool:
@@ -760,6 +861,7 @@ class Transitions(RuleBasedStateMachine):
             holder.calls == 0 and holder.has_permit and holder.runner.flow_session_id in sessions
             for holder in self.holders.values()
         )
+        coming += sum(len(runners) for name, runners in self.too_late.items() if name in sessions)
         return coming + sum(len(session.claimed) for session in sessions.values())
 
     def _reached(self, session: ModelSession) -> bool:

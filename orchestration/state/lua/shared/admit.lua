@@ -1,5 +1,5 @@
 -- Semaphores of whole sessions: sessions:key:<key> · sessions:workflow:<workflow> · sessions, the fleet's. A session that
--- finds one full is queued there, at the narrowest such. Needs: time, ready, permits, slots, emit.
+-- finds one full is queued there, at the narrowest such. Needs: time, ready, permits, slots, emit, pause.
 local MOST_ADMITTED = 100
 
 local function session_levels_of(workflow, key)
@@ -55,16 +55,17 @@ local function admit(publish)
   for _ = 1, MOST_ADMITTED do
     local id, score = next_queued()
     if not id then return end
-    local f = redis.call('HMGET', session_key(id), 'status', 'queues', 'day', 'priority', 'workflow', 'key')
+    local f = redis.call('HMGET', session_key(id), 'status', 'queues', 'paused', 'priority', 'workflow', 'key')
     if f[1] == 'queued' then
       local levels = session_levels_of(f[5], f[6])
       local full = full_level(levels)
       if full then
         redis.call('ZADD', queued_at(full), score, id)
       else
-        redis.call('HSET', session_key(id), 'status', 'running', 'vtime', first_vtime(tonumber(f[4])))
+        local status = f[3] and 'paused' or 'running'
+        redis.call('HSET', session_key(id), 'status', status, 'vtime', first_vtime(tonumber(f[4])))
         begin_session(id, levels)
-        emit(id, f[3], '', { '[["s","running",1]]' })
+        tell_status(id, status)
         touched = {}
         touch_all(f[2])
         hand_on_touched(id, publish, false)

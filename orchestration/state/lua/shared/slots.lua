@@ -49,6 +49,15 @@ local function offer(id, queue)
   return true
 end
 
+-- withdraw: the session competes for no slot and no permit any more.
+local function withdraw(id, queues, levels)
+  for queue in string.gmatch(queues, '[^,]+') do
+    redis.call('ZREM', waiting_key(queue), id)
+    for _, level in ipairs(levels) do redis.call('ZREM', blocked_key(level), queue .. '|' .. id) end
+    redis.call('HDEL', session_key(id), 'blocked:' .. queue)
+  end
+end
+
 -- register_published: a runner of the session is on its way through the broker, with its first permit: a new one, or in a chord
 -- session one that was parked. Returns its id, and the message of the one that was parked.
 local function register_published(id, queue, levels, is_chord)

@@ -1,0 +1,93 @@
+"""The end of a session that was cancelled: what never ran is counted, and recorded action by action.
+
+A `for_each` of a million items that never began is one row and a number: only items that had begun have rows of their
+own. So the work grows with the actions of the definition, and with what had begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from orchestration.engine.context import ProcessingContext
+from orchestration.engine.finish import RunResult
+from orchestration.engine.results import counts_of
+from orchestration.plan import Branch
+from orchestration.state.live import ItemProgress, Unsettled
+from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
+from orchestration.store import sessions
+from orchestration.vocabulary import NO_ITEM, ItemCounts, RunStatus, TaskStatus
+
+#: In one entry of the status channel.
+ROWS = 500
+Row = list[object]
+
+
+def end_cancelled(context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int]) -> RunResult:
+    """Commit the end of a session that was cancelled; of several callers one wins, and all get what it wrote.
+
+    Args: counts: tasks of branches that have settled, by status.
+    """
+    live, session = context.stores.live, context.flow_session_id
+    left = live.unsettled(session)
+    total = dict(counts)
+    rows: list[Row] = []
+    for branch in context.plan.branches.values():
+        if _is_unsettled(branch, left):
+            ended = _cancel_items(branch, left.items.get(branch.name), rows)
+            for status, number in (ended or _cancel_steps(context, branch, rows)).items():
+                total[status] = total.get(status, 0) + number
+    for action, item, attempt, retry in live.begun_items(session, left.items):
+        queue = context.plan.actions[action].queue
+        sequence = sequence_of(attempt, retry)
+        rows.append(task_row(action, TaskStatus.CANCELLED, attempt + retry, sequence, queue, item=item))
+    for start in range(0, len(rows), ROWS):
+        live.record_rows(session, context.day, context.worker, encode_rows(rows[start : start + ROWS]))
+    won, written = sessions.finish_session(
+        context.stores.database, session, row.session_day, RunStatus.CANCELLED, None, None, total
+    )
+    return RunResult.of_row(written, recorded_before=not won)
+
+
+def _is_unsettled(branch: Branch, left: Unsettled) -> bool:
+    """Nothing is claimed: a branch waits for its predecessors, or for a runner or a time, or has items left."""
+    if branch.name in left.waiting or left.joined.get(branch.name, 0) < branch.predecessors:
+        return True
+    items = left.items.get(branch.name)
+    return items is not None and items.settled < items.size
+
+
+def _cancel_steps(context: ProcessingContext, branch: Branch, rows: list[Row]) -> dict[str, int]:
+    """The steps of a branch that has not settled; those with a checkpoint have ended before."""
+    done = context.settled_steps(branch.actions)[0] if len(branch.actions) > 1 else {}
+    statuses = [str(done[action.name]["status"]) if action.name in done else None for action in branch.actions]
+    counts: dict[str, int] = {}
+    for action, status in zip(branch.actions, statuses, strict=True):
+        if status is None:
+            rows.append(task_row(action.name, TaskStatus.CANCELLED, 1, end_sequence_of(1), action.queue))
+        ended = status or TaskStatus.CANCELLED.value
+        counts[ended] = counts.get(ended, 0) + 1
+    rows.append(branch_row(branch.name, TaskStatus.CANCELLED, 1, end_sequence_of(1), branch.queue))
+    return counts
+
+
+def _cancel_items(branch: Branch, items: ItemProgress | None, rows: list[Row]) -> dict[str, int] | None:
+    """A `for_each` whose items are known: those that have not ended are counted as cancelled; None for any other."""
+    if items is None:
+        return None
+    counts = dict(items.counts)
+    counts["cancelled"] = counts.get("cancelled", 0) + items.size - items.settled
+    known = ItemCounts(
+        items.size, counts.get("succeeded", 0), counts.get("failed", 0), counts.get("timed_out", 0),
+        counts.get("skipped", 0), counts["cancelled"],
+    )  # fmt: skip
+    action = branch.actions[0]
+    rows.append(
+        task_row(
+            action.name, TaskStatus.CANCELLED, 1, end_sequence_of(1), action.queue, item=NO_ITEM,
+            result=orjson.dumps(counts_of(known)),
+        )
+    )  # fmt: skip
+    rows.append(branch_row(branch.name, TaskStatus.CANCELLED, 1, end_sequence_of(1), branch.queue))
+    return {status: number for status, number in counts.items() if number}

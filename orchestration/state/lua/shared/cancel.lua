@@ -1,0 +1,19 @@
+-- end_cancelled: a cancelled session of which nothing is claimed any more has ended. What follows is appended to `publish`: its
+-- completion, as a publication without a runner, whose message is the parked signature; in a chord session the runner that was
+-- parked last, which finds that it is to end the session. Where none is parked, the first one that comes is.
+-- Needs: time, parked.
+local function end_cancelled(id, publish)
+  local f = redis.call('HMGET', session_key(id), 'status', 'header', 'signature', 'queues', 'timeout')
+  if f[1] ~= 'cancelled' or redis.call('HLEN', own_key(id)) > 0 then return end
+  redis.call('HSET', session_key(id), 'status', 'ended')
+  local runner, message, served = '', f[3], ''
+  if not f[2] then redis.call('HSET', session_key(id), 'ender', '-')
+  elseif has_parked(id) then
+    runner, message = unpark(id)
+    redis.call('HSET', session_key(id), 'ender', runner)
+    for queue in string.gmatch(f[4], '[^,]+') do -- one that has workers, if any
+      if served == '' or tonumber(redis.call('GET', slots_total_key(queue)) or '0') > 0 then served = queue end
+    end
+  else return end
+  for _, value in ipairs({ id, runner, served, f[5], message }) do publish[#publish + 1] = value end
+end

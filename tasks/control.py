@@ -1,0 +1,72 @@
+"""What an operator does to runs, from Python: `from tasks import cancel_session`.
+
+Uses the services of REDIS_URL and DATABASE_URL, like a worker. Clients that only send messages load nothing of the
+engine for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestration.engine.control import Answer
+
+
+def cancel_session(flow_session_id: str) -> Answer:
+    """Cancel a run: when this returns, nothing more of it begins, and what runs of it is told to end.
+
+    Its `run_workflow` ends with the status `cancelled`. Actions that run get `orchestration.Cancelled`, or see it at
+    `ctx.cancelled`; what has not ended after `BRANCH_GRACE_SECONDS` is given up.
+
+    Returns: `found` says whether it was cancelled now, before, or had ended; `message` says it to people.
+    Raises: UnknownRun: no worker has accepted such a run. ServiceUnreachable.
+    """
+    control, stores, publish = _control()
+    answer: Answer = control.cancel_session(stores.database, stores.live, publish, flow_session_id)
+    return answer
+
+
+def pause_session(flow_session_id: str) -> Answer:
+    """Pause a run: when this returns, nothing more of it is claimed; branches that run go on to their end.
+
+    Raises: UnknownRun. ServiceUnreachable.
+    """
+    control, stores, _ = _control()
+    answer: Answer = control.pause_session(stores.database, stores.live, flow_session_id)
+    return answer
+
+
+def resume_session(flow_session_id: str) -> Answer:
+    """Let a run go on that was paused by itself.
+
+    Raises: UnknownRun. ServiceUnreachable.
+    """
+    control, stores, publish = _control()
+    answer: Answer = control.resume_session(stores.database, stores.live, publish, flow_session_id)
+    return answer
+
+
+def pause_all(workflow: str | None = None) -> int:
+    """Pause all runs, or those of a workflow, and those that start later; returns how many are paused by it now.
+
+    Raises: UnknownWorkflow. ServiceUnreachable.
+    """
+    control, stores, _ = _control()
+    return int(control.pause_all(stores.database, stores.live, workflow))
+
+
+def resume_all(workflow: str | None = None) -> int:
+    """Take back `pause_all`; returns how many runs go on. Those that are paused for another reason too stay so.
+
+    Raises: UnknownWorkflow. ServiceUnreachable.
+    """
+    control, stores, publish = _control()
+    return int(control.resume_all(stores.database, stores.live, publish, workflow))
+
+
+def _control() -> tuple[Any, Any, Any]:
+    from orchestration.engine import control  # noqa: PLC0415 - see the module docstring
+    from tasks import canvas  # noqa: PLC0415
+    from tasks.engine import get_processor  # noqa: PLC0415
+
+    return control, get_processor().stores, canvas.publish_runners
