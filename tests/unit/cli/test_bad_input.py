@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
     [
         (["run"], "Missing argument"),
         (["run", "good.yaml", "--folow"], "No such option: --folow"),
-        (["rum", "good.yaml"], "No such command 'rum'. Did you mean 'run'?"),
+        (["rum", "good.yaml"], "No such command 'rum'. Did you mean 'run'"),
         (["run", "good.yaml", "--payload", "{order_id: 7}"], "not JSON"),
         (["run", "good.yaml", "--payload", "[7]"], "must be a JSON object"),
         (["run", "good.yaml", "--payload", "@nowhere.json"], "can't read the payload file nowhere.json"),
