@@ -24,6 +24,18 @@ def note_cancelled(ctx: ActionContext, journal: str) -> None:
         raise
 
 
+@action("test.note_cancelled_at_work")
+def note_cancelled_at_work(ctx: ActionContext, journal: str) -> None:
+    """Run Python, with short waits, until it is cancelled, clean up, and let it pass."""
+    _note(ctx, "start", journal)
+    try:
+        while True:
+            time.sleep(0.01)
+    except Cancelled:
+        _note(ctx, "end", journal)
+        raise
+
+
 @action("test.look_for_cancelled")
 def look_for_cancelled(ctx: ActionContext, journal: str) -> str:
     """End by itself when it sees that it was cancelled, even if it is interrupted at that."""

@@ -18,18 +18,12 @@ from orchestration.registry import ActionSpec
 from tasks.canvas import ProcessorTask
 from tasks.worker.limits import PoolTimeLimit, guard, unguard
 from tasks.worker.limits.calls import ThreadCall
+from tests.support.places import everywhere, in_thread, spin
 
 T = TypeVar("T")
 
 #: As in a pool's child, where no other thread takes the signal.
 MAIN = threading.main_thread().ident or 0
-
-
-def spin(seconds: float) -> int:
-    end, turns = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
-        turns += 1
-    return turns
 
 
 def call_of(seconds: float) -> Call:
@@ -46,32 +40,6 @@ def limited(seconds: float, function: Callable[[], T], limit: PoolTimeLimit | No
     """Call the function under a limit, in this thread."""
     value: T = (limit or PoolTimeLimit()).call(call_of(seconds), function)
     return value
-
-
-def in_main(work: Callable[[], T]) -> T:
-    return work()
-
-
-def in_thread(work: Callable[[], T]) -> T:
-    """Do it in a thread of its own, and give or raise what it does."""
-    done: list[T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised below
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
-    return done[0]
-
-
-everywhere = pytest.mark.parametrize("place", [in_main, in_thread])
 
 
 @everywhere
