@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from orchestration.errors import SessionClosed, WorkflowExecutionError
@@ -526,13 +527,13 @@ class LiveState:
     def begun_items(self, flow_session_id: str, actions: Iterable[str]) -> Iterator[tuple[str, int, int, int]]:
         """Items of a cancelled session that have run and were to run again: (action, item, attempt, retry)."""
         key, client = self.space.key, self.client
-        for member, _ in client.zscan_iter(key("deferred", flow_session_id), match="c:*", count=SCAN):
-            yield _item_of(member)
-        for action in actions:
-            for member, _ in client.zscan_iter(key("returned", flow_session_id, action), count=SCAN):
-                item = _item_of(member)
-                if item[2] > 1 or item[3]:
-                    yield item
+        # one that is deferred may wait for its first turn by a rate limit
+        deferred = client.zscan_iter(key("deferred", flow_session_id), match="c:*", count=SCAN)
+        returned = (client.zscan_iter(key("returned", flow_session_id, action), count=SCAN) for action in actions)
+        for member, _ in chain(deferred, *returned):
+            item = _item_of(member)
+            if item[2] > 1 or item[3]:
+                yield item
 
     def permits_in_use(self, flow_session_id: str) -> int:
         """Branches of the session that run at this moment."""

@@ -201,6 +201,26 @@ def test_what_waits_for_a_retry_or_for_a_queue_without_worker_ends_at_once(
     Records(module_fleet).wait_nothing_live()
 
 
+def test_items_that_wait_for_a_rate_limit_have_not_begun(client: Client, module_fleet: Fleet) -> None:
+    each = {**NOOP, "needs": ["start"], "rate_limit": "1/h", "for_each": {"range": 5}}
+    session = begin(client, {"start": NOOP, "each": each})
+    live = LiveState(module_fleet.redis_url, module_fleet.namespace)
+
+    def waits() -> bool:
+        snapshot = live.snapshot(session)
+        return snapshot is not None and snapshot.deferred == 4 and not snapshot.in_use
+
+    wait_until(waits, "one has begun, the others are in the line")
+    assert cancel(client, session)["running"] == 0
+    result = result_of(client, session, seconds=5)
+    assert (result["status"], result["counts"]) == ("cancelled", {"succeeded": 2, "cancelled": 4})
+    records = Records(module_fleet)
+    statuses = "SELECT action, item >= 0, status FROM tasks WHERE flow_session_id = %s ORDER BY 1, 2"
+    expected = [("each", False, "cancelled"), ("each", True, "succeeded"), ("start", False, "succeeded")]
+    wait_until(lambda: records.rows(statuses, session) == expected, "only the one that began has a row")
+    records.wait_nothing_live()
+
+
 def test_the_command_line_and_celerys_remote_control_answer_clearly(
     client: Client, module_fleet: Fleet, journal: Path
 ) -> None:

@@ -553,6 +553,7 @@ class Transitions(RuleBasedStateMachine):
         assert kept == {name for name in self.sessions if self._turn(name)}
         for name in kept:
             assert self.sessions[name].ready_units(str(self._turn(name)))
+            assert self.sessions[name].may_claim
 
     @invariant()
     def a_runner_of_a_chord_is_parked_or_on_its_way_or_at_work(self) -> None:

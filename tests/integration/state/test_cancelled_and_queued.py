@@ -1,0 +1,84 @@
+"""Sessions that are cancelled or paused while a limit of sessions keeps them: they keep no other one waiting."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.vocabulary import Publication, Verdict
+
+QUEUE = "branches"
+LEASE_US = 3_600_000_000
+#: What limits sessions to one at once, by the level at which the next ones are queued.
+ONE_AT_ONCE: dict[str, dict[str, int]] = {
+    "sessions": {"most_sessions": 1},
+    "sessions:workflow:w": {"sessions_of_workflow": 1},
+    "sessions:key:k": {"sessions_of_key": 1},
+}
+at_each_level = pytest.mark.parametrize("level", ONE_AT_ONCE)
+
+
+@pytest.fixture
+def live(redis_url: str, namespace: str) -> LiveState:
+    state = LiveState(redis_url, namespace)
+    state.beat_worker("w#1", [QUEUE], 8, LEASE_US)
+    return state
+
+
+def open_session(live: LiveState, session: str, level: str) -> Verdict:
+    """A session of one branch, with a limit at this level."""
+    runner = Runner(session, f"{session}.0", f"w#1/1.{session}", QUEUE, "w#1")
+    new = NewSession(
+        workflow="w", version_id="v", day="2026-01-01", limit=10, branch_timeout_seconds=300.0, open_branches=1,
+        signature=f"signature of {session}", queues=(QUEUE,), ready=[("b", QUEUE)], key="k", **ONE_AT_ONCE[level],
+    )  # fmt: skip
+    verdict, _ = live.open_session(runner, new, LEASE_US)
+    return verdict
+
+
+def sessions_of(publications: tuple[Publication, ...]) -> list[str]:
+    return [publication.flow_session_id for publication in publications]
+
+
+@at_each_level
+def test_a_queued_session_that_is_cancelled_leaves_its_queue(live: LiveState, level: str) -> None:
+    verdicts = [open_session(live, session, level) for session in ("s1", "s2", "s3")]
+    assert verdicts == [Verdict.GO, Verdict.QUEUED, Verdict.QUEUED]
+    cancelled = live.cancel_session("s2")
+    assert (cancelled.found, cancelled.claimed) == ("cancelled", 0)
+    assert [(p.runner, p.message) for p in cancelled.publications] == [("", "signature of s2")]
+    assert sessions_of(live.close_session("s1")) == ["s3"]
+    assert live.close_session("s2") == ()
+    assert open_session(live, "s4", level) is Verdict.QUEUED
+    assert sessions_of(live.close_session("s3")) == ["s4"]
+
+
+@at_each_level
+def test_a_session_that_was_cancelled_before_it_is_opened_counts_nowhere(live: LiveState, level: str) -> None:
+    assert open_session(live, "s1", level) is Verdict.GO
+    assert open_session(live, "s2", level) is Verdict.QUEUED
+    assert live.cancel_session("s3").found == "unopened"
+    assert open_session(live, "s3", level) is Verdict.ENDED, "it waits for nobody"
+    assert sessions_of(live.close_session("s1")) == ["s2"], "and nobody for it"
+    assert live.close_session("s3") == ()
+
+
+@at_each_level
+def test_a_session_that_is_cancelled_while_it_runs_counts_until_it_is_closed(live: LiveState, level: str) -> None:
+    assert open_session(live, "s1", level) is Verdict.GO
+    assert open_session(live, "s2", level) is Verdict.QUEUED
+    assert sessions_of(live.cancel_session("s1").publications) == ["s1"]
+    assert sessions_of(live.close_session("s1")) == ["s2"]
+
+
+@at_each_level
+def test_a_queued_session_that_is_paused_begins_when_its_turn_has_come_and_it_is_resumed(
+    live: LiveState, level: str
+) -> None:
+    assert open_session(live, "s1", level) is Verdict.GO
+    assert open_session(live, "s2", level) is Verdict.QUEUED
+    assert live.pause_sessions("session", ["s2"]) == ["paused"]
+    assert live.close_session("s1") == ()
+    assert open_session(live, "s3", level) is Verdict.QUEUED, "the paused one runs as far as limits are concerned"
+    found, publications = live.resume_sessions("session", ["s2"])
+    assert (found, sessions_of(publications)) == (["resumed"], ["s2"])
