@@ -9,13 +9,7 @@ from orchestration.vocabulary import Publication, Verdict
 
 QUEUE = "branches"
 LEASE_US = 3_600_000_000
-#: What limits sessions to one at once, by the level at which the next ones are queued.
-ONE_AT_ONCE: dict[str, dict[str, int]] = {
-    "sessions": {"most_sessions": 1},
-    "sessions:workflow:w": {"sessions_of_workflow": 1},
-    "sessions:key:k": {"sessions_of_key": 1},
-}
-at_each_level = pytest.mark.parametrize("level", ONE_AT_ONCE)
+at_each_level = pytest.mark.parametrize("level", ["sessions", "sessions:workflow:w", "sessions:key:k"])
 
 
 @pytest.fixture
@@ -26,11 +20,13 @@ def live(redis_url: str, namespace: str) -> LiveState:
 
 
 def open_session(live: LiveState, session: str, level: str) -> Verdict:
-    """A session of one branch, with a limit at this level."""
+    """A session of one branch; one at once may run at this level."""
     runner = Runner(session, f"{session}.0", f"w#1/1.{session}", QUEUE, "w#1")
     new = NewSession(
         workflow="w", version_id="v", day="2026-01-01", limit=10, branch_timeout_seconds=300.0, open_branches=1,
-        signature=f"signature of {session}", queues=(QUEUE,), ready=[("b", QUEUE)], key="k", **ONE_AT_ONCE[level],
+        signature=f"signature of {session}", queues=(QUEUE,), ready=[("b", QUEUE)], key="k",
+        most_sessions=int(level == "sessions"), sessions_of_workflow=int(level == "sessions:workflow:w"),
+        sessions_of_key=int(level == "sessions:key:k"),
     )  # fmt: skip
     verdict, _ = live.open_session(runner, new, LEASE_US)
     return verdict
