@@ -319,7 +319,7 @@ class Transitions(RuleBasedStateMachine):
         if session.header:
             session.parked.add(name)
         publications = self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER, runner.life)
-        resent = tuple(publication for publication in holder.told if publication in self.published)
+        resent = tuple(filter(self._has_not_begun, holder.told))
         assert publications[: len(resent)] == resent, "it may have died before it published them"
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
         session.lose(runner.life)
@@ -337,7 +337,7 @@ class Transitions(RuleBasedStateMachine):
         """The process of a runner dies when it has left, perhaps before it published what it was told to."""
         runner, told = self.told[data.draw(st.sampled_from(sorted(self.told)))]
         resent = self.live.expire_runner(runner.flow_session_id, runner.runner, runner.queue, WORKER, runner.life)
-        assert resent == tuple(publication for publication in told if publication in self.published)
+        assert resent == tuple(filter(self._has_not_begun, told))
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
 
     @precondition(lambda self: self.sessions)
@@ -675,6 +675,11 @@ class Transitions(RuleBasedStateMachine):
             if session.header:
                 session.parked.remove(publication.runner)
             self.published.append(publication)
+
+    def _has_not_begun(self, publication: Publication) -> bool:
+        """Whether a runner is on its way, or came when its session had ended."""
+        too_late = self.too_late.get(publication.flow_session_id, ())
+        return publication in self.published or publication.runner in too_late
 
     def _left(self, holder: Holder, answer: Next) -> None:
         """What becomes of a runner of a chord that has left."""
