@@ -109,6 +109,8 @@ class CancelWatch:
                 _log.warning("[BRANCH_PROCESSOR] what still runs of %s, which was cancelled, is given up", session)
                 self._give_up()
                 self._end_process()
+            elif not self._is_given_up:
+                self._interrupt()
         elif now_ns >= cancellation.next_look_ns:
             cancellation.next_look_ns = now_ns + LOOK_NS
             if self._context.stores.live.is_cancelled(session):

@@ -45,13 +45,15 @@ class Interrupted:
 
     def __init__(self, cancellation: Cancellation, cancelled: Cancellation | None = None) -> None:
         self.cancellation = cancellation
-        self.begun = threading.Event()
+        self.begun, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._cancel, args=(cancelled or cancellation,))
         self._thread.start()
 
     def _cancel(self, cancelled: Cancellation) -> None:
         assert self.begun.wait(10)
         cancel(cancelled)
+        while not self._ended.wait(0.02):
+            LIMIT.interrupt()
 
     def run(self, function: Callable[[], Any], seconds: float = 5.0) -> Invocation:
         def begin() -> Any:
@@ -59,6 +61,7 @@ class Interrupted:
             return function()
 
         ended = invoke(call_of(begin, self.cancellation, seconds), LIMIT)
+        self._ended.set()
         self._thread.join()
         return ended
 

@@ -159,7 +159,11 @@ class ThreadCall:
     def interrupt(self) -> None:
         """Raise Cancelled in it, if its session is cancelled; called by another thread."""
         with self.lock:
-            if self.holds_cancelled and not (self.is_over or self._is_interrupted or self.call.spec.is_async):
+            if not self.holds_cancelled or self.is_over or self.call.spec.is_async:
+                return
+            if self._is_interrupted:
+                self._raiser.throw_again()
+            else:
                 # from here on the ticker sees to its time
                 self._is_interrupted, self._is_armed = True, False
                 self._raiser.throw(Cancelled)

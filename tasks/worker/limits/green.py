@@ -83,6 +83,9 @@ class GreenRaiser:
             self._thrown = error
             self._gevent.get_hub().loop.run_callback_threadsafe(self._deliver)
 
+    def throw_again(self) -> None:
+        """It is not missed."""
+
     def take_back(self) -> None:
         self._thrown = None
 

@@ -30,6 +30,9 @@ class Raiser(Protocol):
     def throw(self, error: type[BaseException]) -> None:
         """Raise it there, soon; called by another thread, while the call's lock is held."""
 
+    def throw_again(self) -> None:
+        """See to it that what was thrown lands, where it may be missed; called as `throw` is."""
+
     def take_back(self) -> None:
         """Nothing lands from now on; called by the thread itself, while the call's lock is held."""
 
@@ -46,6 +49,9 @@ class ThreadRaiser:
 
     def throw(self, error: type[BaseException]) -> None:
         _set_async_exc(self._thread, error)
+
+    def throw_again(self) -> None:
+        """It is not missed."""
 
     def take_back(self) -> None:
         _set_async_exc(self._thread, _NOTHING)
@@ -70,7 +76,12 @@ class MainRaiser:
 
     def throw(self, error: type[BaseException]) -> None:
         self._thrown = error
-        signal.pthread_kill(self._thread, signal.SIGALRM)
+        self.throw_again()
+
+    def throw_again(self) -> None:
+        # a signal that comes just before a wait begins does not end that wait
+        if self._thrown is not None:
+            signal.pthread_kill(self._thread, signal.SIGALRM)
 
     def take_back(self) -> None:
         self._thrown = None
