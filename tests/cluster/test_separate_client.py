@@ -109,11 +109,11 @@ def test_a_fork_takes_a_runner_for_each_further_branch_and_a_completion(
     }  # fmt: skip
 
 
-def test_the_runners_of_a_fork_are_a_celery_group(ours: Client) -> None:
-    branch = {"needs": ["first"], "uses": "test.message", "with": {"seconds": 0.2}}
+def test_the_runners_of_a_fork_are_a_celery_group(ours: Client, tmp_path: Path) -> None:
+    branch = {"needs": ["first"], "uses": "test.message", "with": {"folder": str(tmp_path), "processes": 4}}
     actions = {"first": {"uses": "core.noop"}, **{f"branch{number}": branch for number in range(4)}}
     seen = ours.run(
-        "result = send(workflow).delay().get(timeout=20)", workflow={"name": "whereabouts", "actions": actions}
+        "result = send(workflow).delay().get(timeout=40)", workflow={"name": "whereabouts", "actions": actions}
     )["output"].values()
     assert sorted(one["task"] for one in seen) == ["tasks.run_branches"] * 3 + ["tasks.run_workflow"]
     groups = {one["group"] for one in seen if one["task"] == "tasks.run_branches"}

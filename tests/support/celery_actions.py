@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from celery import current_task
 
@@ -12,9 +13,18 @@ from orchestration import action
 
 
 @action("test.message")
-def message(seconds: float = 0.0) -> dict[str, object]:
-    """The task's name and id, the group it was sent in, the message's own mark, and the process it runs in."""
-    time.sleep(seconds)
+def message(folder: str = "", processes: int = 1) -> dict[str, object]:
+    """The task's name and id, the group it was sent in, the message's own mark, and the process it runs in.
+
+    With a folder it ends when so many processes are in it at once: no message serves two of them.
+    """
+    if folder:
+        end = time.monotonic() + 30
+        Path(folder, str(os.getpid())).touch()
+        while len(list(Path(folder).iterdir())) < processes:
+            if time.monotonic() > end:
+                raise TimeoutError(folder)
+            time.sleep(0.01)
     request = current_task.request
     return {
         "task": current_task.name, "id": request.id, "group": request.group, "in_chord": request.chord is not None,
