@@ -81,6 +81,8 @@ class PlannedAction:
     #: Most items of this `for_each` at once, or None.
     max_concurrent: int | None
     durability: Durability
+    #: Its rate limits, its own and the workflow's: name, µs between two calls, calls at once after a pause.
+    rates: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def is_leaf(self) -> bool:

@@ -78,6 +78,12 @@ KEYS: Final[dict[str, Key]] = {
     "sessions_open": Key("sessions:open", "zset", "sessions with live state → µs opened"),
     "sessions_running": Key("sessions:running", "zset", "open sessions that may run → µs admitted"),
     "sessions_queued": Key("sessions:queued", "zset", "open sessions above MAX_CONCURRENT_WORKFLOWS, in their order"),
+    "rate": Key("rate:%s", "hash",
+                "a rate limit: tat, µs at which all its tokens are there again; line, the same with those promised to "
+                "calls that wait; expires"),
+    "rate_place": Key("rate:place:%s", "string",
+                      "of an attempt of a task: the µs at which its turn comes by its rate limits, or b and those at "
+                      "which it began; expires"),
     "status": Key("status", "stream", "status updates on their way to PostgreSQL"),
     "status_full": Key("status:full", "string",
                        "the stream is larger than it may be, so runners claim nothing; expires"),
