@@ -75,9 +75,10 @@ class UpkeepLoop:
             batch_rows=settings.status_batch_rows,
         )
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
+        self._waking = Duty("wake sessions", WAKE_SECONDS, self.wake_sessions)
         self._duties = [
             self._renewal,
-            Duty("wake sessions", WAKE_SECONDS, self.wake_sessions),
+            self._waking,
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
             Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
         ]
@@ -130,7 +131,10 @@ class UpkeepLoop:
 
     def wake_sessions(self) -> None:
         """Branches whose wait is over may run."""
-        publications, _ = self._live.wake_sessions()
+        publications, wait_us = self._live.wake_sessions()
+        if wait_us is not None:
+            # on time: a call that comes late has kept others from its place
+            self._waking.due = min(self._waking.due, time.monotonic() + wait_us / 1e6)
         self._publish(publications)
 
     def expire_leases(self) -> None:

@@ -58,6 +58,7 @@ class Workflow:
         max_concurrent: int | None = None,
         continue_on_failure: bool | None = None,
         durability: str | None = None,
+        rate_limit: str | None = None,
     ) -> Self:
         """Add an action; returns the workflow, so that calls can be chained.
 
@@ -76,6 +77,7 @@ class Workflow:
             max_concurrent=max_concurrent,
             continue_on_failure=continue_on_failure,
             durability=durability,
+            rate_limit=rate_limit,
             **{"with": with_, "if": if_},
         )
         return self

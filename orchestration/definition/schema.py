@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from orchestration.definition.printing import to_python, to_yaml
+from orchestration.definition.rates import RULE, parse_rate
 from orchestration.definition.scope import kind_of
 from orchestration.vocabulary import Durability, TriggerRule
 
@@ -65,6 +66,13 @@ def _condition(value: object) -> object:
     )
 
 
+def _rate(value: object) -> object:
+    if isinstance(value, str) and parse_rate(value):
+        return value
+    shown = repr(value)[:100] if isinstance(value, (str, int, float)) else kind_of(value)
+    raise PydanticCustomError("rate", "{rule}; it is {shown}", {"rule": RULE, "shown": shown})
+
+
 def _word(kind: type[TriggerRule | Durability]) -> Any:
     def check(value: object) -> object:
         if isinstance(value, str) and value in {word.value for word in kind}:
@@ -85,6 +93,7 @@ def _short(number: float) -> float | int:
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Field(gt=0, le=WEEK_SECONDS, allow_inf_nan=False), PlainSerializer(_short)]
 Delay = Annotated[float, Field(ge=0, le=WEEK_SECONDS, allow_inf_nan=False), PlainSerializer(_short)]
+RateText = Annotated[str, BeforeValidator(_rate)]
 Names = Annotated[
     tuple[Name, ...],
     Field(strict=False),
@@ -144,6 +153,14 @@ class LimitsDefinition(_Part):
     branch_timeout_seconds: Seconds | None = Field(
         default=None, description="Seconds a branch may run; by default the setting BRANCH_PROCESSING_TIMEOUT_SECS."
     )
+    weight: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False), PlainSerializer(_short)] = Field(
+        default=1.0,
+        description="Share of the fleet beside other sessions that want it too: with 3, three times as much as with 1.",
+    )
+    rate_limit: RateText | None = Field(
+        default=None,
+        description="How often actions begin, of all runs of the workflow together: 100/m, or 100/m burst 20.",
+    )
 
 
 class ActionDefinition(_Part):
@@ -177,6 +194,11 @@ class ActionDefinition(_Part):
     durability: Annotated[Durability, _word(Durability)] = Field(
         default=Durability.NORMAL,
         description="sync: the result is committed to PostgreSQL before the next action starts.",
+    )
+    rate_limit: RateText | None = Field(
+        default=None,
+        description="How often it begins, in all runs of the workflow together, each item and attempt: 100/m, or "
+        "100/m burst 20.",
     )
 
 

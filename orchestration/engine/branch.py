@@ -62,6 +62,8 @@ class BranchEnd:
     rows: list[list[object]] = field(default_factory=list)
     #: Milliseconds to wait before the step is tried again; `results` then notes how often it has been.
     retry_after_ms: int | None = None
+    #: µs until the turn of a step comes by its rate limits.
+    turn_after_us: int | None = None
 
 
 class EnhancedBranchProcessor:
@@ -122,6 +124,10 @@ class EnhancedBranchProcessor:
             if branch.is_for_each:
                 return self._expand(branch, claim)
             end = yield from self._branch(branch, claim, scope)
+        if end.turn_after_us is not None:
+            return Settlement(
+                claim, "defer", rows=end.rows, results=end.results, delay_us=end.turn_after_us, retry=claim.retry
+            )
         if end.retry_after_ms is not None:
             return Settlement(
                 claim, "defer", rows=end.rows, results=end.results, delay_us=end.retry_after_ms * 1000,
@@ -135,9 +141,7 @@ class EnhancedBranchProcessor:
     def _branch(self, branch: Branch, claim: Claim, scope: Scope) -> Steps[BranchEnd]:
         """Run the actions of a branch one after another; steps with a checkpoint are not run again."""
         context, attempt, retry = self._context, claim.attempt, claim.retry
-        # a root may have been begun before the session was open
-        fresh = attempt == 1 and retry == 0 and (self.checkpoints is not Checkpoints.FENCED or branch.predecessors > 0)
-        done, retries = ({}, {}) if fresh else context.settled_steps(branch.actions)
+        done, retries = ({}, {}) if self._is_fresh(branch, claim) else context.settled_steps(branch.actions)
         sequence = sequence_of(attempt, retry)
         joined = claim.joined
         end = BranchEnd()
@@ -161,6 +165,9 @@ class EnhancedBranchProcessor:
                     task = given_up
                     if task is None:
                         task = yield from self._tasks.steps(action, joined, scope, attempt, tried, NO_ITEM, deadline_ns)
+                        if task.turn_after_us is not None:
+                            checkpoints.wait()
+                            return BranchEnd(rows=end.rows, results=end.results, turn_after_us=task.turn_after_us)
                         context.costs.of(action.name).record(time.monotonic_ns() - began_ns)
                     given_up = None  # it was the first step without a checkpoint that ran each time; others may run
                     row = self._tasks.row(action, task, attempt + tried, sequence, NO_ITEM, timeline)
@@ -194,6 +201,13 @@ class EnhancedBranchProcessor:
             )
         )  # fmt: skip
         return end
+
+    def _is_fresh(self, branch: Branch, claim: Claim) -> bool:
+        """Whether no step of the branch can have ended before."""
+        if claim.attempt > 1 or claim.retry or any(action.rates for action in branch.actions[1:]):
+            return False  # a step that waited for its rate limit was no attempt
+        # a root may have been begun before the session was open
+        return self.checkpoints is not Checkpoints.FENCED or branch.predecessors > 0
 
     def _report_with_end(self, action: PlannedAction, kept: bytes, row: list[object], end: BranchEnd) -> None:
         if action.durability is Durability.SYNC:
@@ -286,7 +300,8 @@ class EnhancedBranchProcessor:
         )  # fmt: skip
         items = context.items(action)
         timeout_ns = int(context.branch_timeout_seconds * 1e9)
-        began_ns, ended, deferred = time.monotonic_ns(), 0, None
+        began_ns, ended = time.monotonic_ns(), 0
+        deferred: tuple[list[object] | None, int] | None = None
         with flusher.watching(run, self):
             while (index := run.take()) is not None:
                 scope.item, scope.item_index = items[index], index
@@ -296,6 +311,9 @@ class EnhancedBranchProcessor:
                     task = yield from tasks.steps(
                         action, _JOIN_OF[Outcome.SUCCESS], scope, attempt, retry, index, deadline_ns
                     )
+                if task.turn_after_us is not None:
+                    deferred = (None, task.turn_after_us)
+                    break
                 row = tasks.row(action, task, attempt + retry, sequence, index, timeline)
                 ended += 1
                 if task.retry_after_ms is not None:

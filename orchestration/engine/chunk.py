@@ -69,10 +69,11 @@ class ChunkRun:
             if self._keeps_results:
                 self._results.append(result)
 
-    def settlement(self, deferred: tuple[list[object], int] | None = None) -> Settlement:
+    def settlement(self, deferred: tuple[list[object] | None, int] | None = None) -> Settlement:
         """What to settle when no item is taken any more; what was not begun goes back.
 
-        Args: deferred: of the item that was taken last and is to be tried again: its row, and µs to wait.
+        Args: deferred: of the item that was taken last and is to be tried again: its row (None: it has not begun, so
+            this was no attempt), and µs to wait.
         Raises: StaleClaim: the chunk belongs to somebody else. RedisError.
         """
         with self._lock:
@@ -83,8 +84,9 @@ class ChunkRun:
             settlement = self._settle_finished(Rest.BACK)
             if deferred is not None:
                 row, settlement.delay_us = deferred
-                settlement.rest, settlement.retry = Rest.DEFER, self._claim.retry + 1
-                settlement.rows.append(row)
+                settlement.rest, settlement.retry = Rest.DEFER, self._claim.retry + (row is not None)
+                if row is not None:
+                    settlement.rows.append(row)
             return settlement
 
     def look(self, now_ns: int) -> list[list[object]]:

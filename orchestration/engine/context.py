@@ -177,7 +177,8 @@ class ProcessingContext:
     def chunks(self, queue: str) -> str:
         """Most items to claim at once, for each `for_each` of the queue, as `settle_branch` takes it.
 
-        An item whose result must be committed before the next is claimed alone, and so is one that waits beside others.
+        An item whose result must be committed before the next is claimed alone, and so is one that waits beside others,
+        or for a rate limit.
         """
         costs = self._chunked.get(queue)
         if costs is None:
@@ -187,6 +188,7 @@ class ProcessingContext:
                 if branch.is_for_each
                 and branch.queue == queue
                 and branch.actions[0].durability is not Durability.SYNC
+                and not branch.actions[0].rates
                 and not self.is_async(branch)
             ]
         parts = [f"{name}={cost.chunk}" for name, cost in costs if cost.mean_ns]

@@ -89,7 +89,7 @@ class InlineRun:
         if not all(branch.queue == self._queue and not self._context.is_async(branch) for branch in branches):
             return False
         actions = [action for branch in branches for action in branch.actions]
-        if any(action.durability is Durability.SYNC for action in actions):
+        if any(action.durability is Durability.SYNC or action.rates for action in actions):
             return False
         expected_ns = self._context.costs.estimate_ns(actions)
         return expected_ns is not None and expected_ns <= self._budget_ns

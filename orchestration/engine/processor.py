@@ -295,7 +295,7 @@ def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
         open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
         results=[(PAYLOAD_FIELD, orjson.dumps(context.payload))], settlements=fork.settlements,
         item_results_cap=context.settings.max_item_results_bytes,
-        header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0,
+        header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0, weight=plan.limits.weight,
     )  # fmt: skip
 
 

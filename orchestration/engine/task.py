@@ -37,6 +37,9 @@ from orchestration.vocabulary import NO_ITEM, JoinCounts, Outcome, TaskStatus
 _action_log = logging.getLogger("orchestration.action")
 _STATUS_OF_DECISION = {Outcome.SKIPPED: TaskStatus.SKIPPED, Outcome.UPSTREAM_FAILED: TaskStatus.UPSTREAM_FAILED}
 
+#: A wait for a rate limit that is shorter than the way back to the queue is spent here.
+SHORT_WAIT_US = 5000
+
 T = TypeVar("T")
 #: Asks for calls, is told what became of them, and returns a T.
 Steps = Generator[Call, Invocation, T]
@@ -76,6 +79,10 @@ class TaskEnd:
     finished_ns: int = 0
     #: Milliseconds to wait before the next attempt, or None.
     retry_after_ms: int | None = None
+    #: By what its rate limits let it begin: Redis's time in µs, or None.
+    let_in_us: int | None = None
+    #: It has not begun: µs until its turn comes by its rate limits, or None.
+    turn_after_us: int | None = None
 
     def __post_init__(self) -> None:
         self.finished_ns = self.finished_ns or time.monotonic_ns()
@@ -113,6 +120,12 @@ class TaskProcessor:
             return TaskEnd(
                 TaskStatus.FAILED, error=describe_error(error, attempt + retry), started_ns=now, finished_ns=now
             )
+        let_in_us: int | None = None
+        if action.rates:
+            wait_us, now_us = self._wait_for_turn(action, attempt + retry, item)
+            if wait_us:
+                return TaskEnd(TaskStatus.PENDING, turn_after_us=wait_us)
+            let_in_us = now_us
         left = (deadline_ns - time.monotonic_ns()) / 1e9
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
@@ -124,11 +137,13 @@ class TaskProcessor:
             except ActionError as error:
                 call = Invocation(TaskStatus.FAILED, call.started_ns, call.finished_ns, error=error)
             else:
-                return TaskEnd(call.status, result, None, call.started_ns, call.finished_ns)
+                return TaskEnd(
+                    call.status, result, None, call.started_ns, call.finished_ns, let_in_us=let_in_us
+                )  # fmt: skip
         assert call.error is not None
         end = TaskEnd(
             call.status, error=self._describe(action, call, attempt + retry, seconds), started_ns=call.started_ns,
-            finished_ns=call.finished_ns,
+            finished_ns=call.finished_ns, let_in_us=let_in_us,
         )  # fmt: skip
         out_of_branch_time = call.status is TaskStatus.TIMED_OUT and seconds is left
         if not out_of_branch_time and action.retry.allows(retry + 1, call.error):
@@ -148,6 +163,18 @@ class TaskProcessor:
         if condition is None or condition.uses_item != per_item:
             return None
         return None if condition.evaluate(scope) else TaskStatus.SKIPPED
+
+    def _wait_for_turn(self, action: PlannedAction, attempt: int, item: int) -> tuple[int, int]:
+        """Take a token of each rate limit, after a short wait if need be.
+
+        Returns: 0 and when the call begins; or the µs until its turn comes.
+        """
+        token = f"{self._context.flow_session_id}/{action.name}:{item}#{attempt}"
+        while True:
+            wait_us, now_us = self._context.stores.live.take_rate(token, action.rates)
+            if not wait_us or wait_us > SHORT_WAIT_US:
+                return wait_us, now_us
+            time.sleep(wait_us / 1e6)
 
     def given_up(self, attempt: int) -> TaskEnd | None:
         """The end of a task that has taken too many processes down; None for any other."""
@@ -204,6 +231,9 @@ class TaskProcessor:
                 result = orjson.dumps({"$stored": True, "size_bytes": len(result)})
         waits = task.retry_after_ms is not None
         started_us, finished_us = timeline.span_us(task.started_ns or task.finished_ns, task.finished_ns)
+        if task.let_in_us is not None:
+            # what a rate limit counts, to the microsecond
+            started_us, finished_us = task.let_in_us, max(task.let_in_us, finished_us)
         return task_row(
             action.name, TaskStatus.PENDING if waits else task.status, attempt, sequence, action.queue, item=item,
             started_us=None if task.started_ns is None else started_us, finished_us=None if waits else finished_us,

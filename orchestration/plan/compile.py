@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import MappingProxyType
 
 from orchestration.definition.check import MAX_ACTIONS, ensure_checked
 from orchestration.definition.expressions import Condition, ItemSource, Template
+from orchestration.definition.rates import parse_rate
 from orchestration.definition.schema import ActionDefinition, Definition, RetryDefinition
 from orchestration.plan.model import Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
 from orchestration.vocabulary import Dispatch
@@ -33,7 +35,11 @@ def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> P
         actions=MappingProxyType(actions),
         branches=MappingProxyType(branches),
         roots=tuple(name for name, branch in branches.items() if branch.predecessors == 0),
-        limits=Limits(definition.limits.max_concurrent_branches, definition.limits.branch_timeout_seconds),
+        limits=Limits(
+            definition.limits.max_concurrent_branches,
+            definition.limits.branch_timeout_seconds,
+            definition.limits.weight,
+        ),
         output=None if definition.output is None else Template(definition.output),
         payload_schema=definition.payload_schema,
         dispatch=None if definition.dispatch is None else Dispatch(definition.dispatch),
@@ -56,7 +62,17 @@ def _planned(definition: Definition, name: str, action: ActionDefinition, succes
         continue_on_failure=action.continue_on_failure,
         max_concurrent=action.max_concurrent,
         durability=action.durability,
+        rates=(
+            *_rates(f"{definition.name}/{name}", action.rate_limit),
+            *_rates(definition.name, definition.limits.rate_limit),
+        ),
     )
+
+
+def _rates(name: str, text: str | None) -> Iterator[tuple[str, int, int]]:
+    rate = parse_rate(text) if text else None
+    if rate is not None:
+        yield name, rate.interval_us, rate.burst
 
 
 def _retry(retry: RetryDefinition | None) -> RetryPolicy:

@@ -53,6 +53,8 @@ class Limits:
 
     max_concurrent_branches: int | None = None
     branch_timeout_seconds: float | None = None
+    #: Share of the fleet beside other sessions.
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class PlannedAction:
     #: Most items of this `for_each` at once, or None.
     max_concurrent: int | None
     durability: Durability
+    #: Its rate limits, its own and the workflow's: name, µs between two calls, calls at once after a pause.
+    rates: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def is_leaf(self) -> bool:

@@ -27,6 +27,7 @@ KEYS: Final[dict[str, Key]] = {
     # One flow session
     "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, priority, "
                    "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
+                   "turn: queue that one permit is kept for, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
     "own": Key("session:%s:own", "hash",
@@ -72,10 +73,17 @@ KEYS: Final[dict[str, Key]] = {
     "waiting": Key("waiting:%s", "zset", "sessions with ready units and too few runners on the queue, by virtual time"),
     "clock": Key("clock", "string", "virtual time of the fleet in µs; only rises"),
     "crowded": Key("crowded:%s", "string", "held for 40 ms by the runner that gave way to the broker's queue"),
+    "turns": Key("turns", "zset", "sessions in which a permit is kept for the queue that has the turn → µs since when"),
     "delayed": Key("delayed", "zset", "sessions with deferred units → earliest due µs"),
     "sessions_open": Key("sessions:open", "zset", "sessions with live state → µs opened"),
     "sessions_running": Key("sessions:running", "zset", "open sessions that may run → µs admitted"),
     "sessions_queued": Key("sessions:queued", "zset", "open sessions above MAX_CONCURRENT_WORKFLOWS, in their order"),
+    "rate": Key("rate:%s", "hash",
+                "a rate limit: tat, µs at which all its tokens are there again; line, the same with those promised to "
+                "calls that wait; expires"),
+    "rate_place": Key("rate:place:%s", "string",
+                      "of an attempt of a task: the µs at which its turn comes by its rate limits, or b and those at "
+                      "which it began; expires"),
     "status": Key("status", "stream", "status updates on their way to PostgreSQL"),
     "status_full": Key("status:full", "string",
                        "the stream is larger than it may be, so runners claim nothing; expires"),

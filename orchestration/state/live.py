@@ -329,6 +329,19 @@ class LiveState:
         publish, wait, _ = load_script("wake_sessions")(self.scripts, self.space, most=most)
         return _publications(publish), None if wait < 0 else int(wait)
 
+    def take_rate(self, token: str, limits: Sequence[tuple[str, int, int]]) -> tuple[int, int]:
+        """A token of each rate limit, for a call that is to begin now, or a place in their lines.
+
+        Args: token: names the attempt of the task. limits: name, µs between two calls, calls at once after a pause.
+        Returns: 0, and when it begins: µs since the epoch, by Redis. Or the µs until its turn comes: then it is to ask
+            again.
+        """
+        values: list[Argument] = [token]
+        for limit in limits:
+            values += limit
+        wait_us, now_us = load_script("take_rate").run(self.scripts, self.space, values)
+        return int(wait_us), int(now_us)
+
     # Results
 
     def results(self, flow_session_id: str, actions: Sequence[str]) -> list[bytes | None]:

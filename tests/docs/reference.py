@@ -116,6 +116,7 @@ _PARAMETERS = {
     "last:": "runner", "closed:": "session", "permits:workflow:": "workflow",
     "blocked:workflow:": "workflow", "slots:": "queue",
     "worker:": "worker", "inflight:": "queue", "waiting:": "queue", "crowded:": "queue",
+    "rate:": "limit", "rate:place:": "attempt of a task",
 }  # fmt: skip
 
 #: Sections of a docstring → what a reader of the page calls them.

@@ -67,6 +67,11 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
         **waiting,
         "mixed": {"items": 300, "slow": 3, "rows": 301, "runs": 300},
         "million": {"items": 3000, "rows": 3001},
+        "small-beside-large": {"items": 1000, "runs": 22, "rows": 1001 + 22 * 5},
+        "shares-1-1": {"items": 600, "rows": 602},
+        "shares-1-3": {"items": 600, "rows": 602},
+        "waiting-sessions": {"calls": 50, "waiting": 50},
+        "branching": {"runs": 1, "rows": 17},
     }
     assert {name: counts for name, counts in beside.items() if counts} == {
         "fan-out": {"tasks": 200, "messages": 200},
@@ -76,6 +81,9 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
         "small-runs": {"chords": 8, "messages": 32},
         "small-runs-forked": {"chords": 8, "messages": 32},
         "million": {"items": 1000, "rows": 1005},
+        "small-beside-large": {"runs": 22, "rows": 22 * 5},
+        "waiting-sessions": {"calls": 50, "waiting": 0},
+        "branching": {"runs": 1, "rows": 17},
     }
     assert (messages["chain"], messages["one-action"]) == (1, 10)
     # a run that forks: itself, its end, and runners for the two processes, now and then one that gives way

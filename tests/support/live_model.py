@@ -95,10 +95,17 @@ class ModelSession:
         items = sum(entry.unclaimed for entry in self.items.values() if entry.queue == queue and entry.claimable)
         return len(self.ready.get(queue, {})) + items
 
-    def wants_runner(self, queue: str, coming: int) -> bool:
-        """Whether one more runner is of use on a queue to which `coming` are on their way."""
-        free = self.ready_units(queue) > coming and len(self.claimed) + coming < self.limit
+    def wants_runner(self, queue: str, coming: int, turn: str | None = None) -> bool:
+        """Whether one more runner is of use on a queue to which `coming` are on their way.
+
+        Args: turn: the queue for which a permit is kept, if any.
+        """
+        free = self.ready_units(queue) > coming and len(self.claimed) + coming < self.limit_on(queue, turn)
         return bool(self.open) and free and (not self.header or bool(self.parked))
+
+    def limit_on(self, queue: str, turn: str | None) -> int:
+        """Permits that branches of a queue may use while another has the turn."""
+        return self.limit - (turn not in (None, queue))
 
     # What a caller does
 

@@ -11,7 +11,7 @@
 --   want         permits to hold after the call; chunks: most items in one claim, ,<action>=<n>,… (1 where none is named); elapsed: µs of the slot used and not yet charged
 --   cap          bytes of results of one for_each that are kept in Redis
 --   settlements  n of them, as in shared/settle.lua
--- INCLUDE: time ready permits parked slots claim settle emit
+-- INCLUDE: time ready permits parked slots turn claim settle emit
 -- Reply: verdict, claims (unit, value, info)*, runners to publish (session, runner, queue, branch timeout, message)*, refused units*, signature
 --   verdict      go: run the claims · hold: nothing more now, finish what you hold · drain: others are owed the slot, or the
 --                worker stops; finish what you hold · wait: the status channel is full, come again · stop: nothing to claim, the
@@ -41,7 +41,7 @@ if record[2] then
   if stored[1] == life .. '|' .. call then return stored[2] end
 end
 
-local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues', 'header', 'status')
+local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues', 'header', 'status', 'turn')
 local workflow, day, limit, is_chord = fields[1], fields[2], tonumber(fields[3]), fields[5]
 local before = tonumber(permits)
 local held = before
@@ -83,7 +83,17 @@ end
 if verdict == 'go' and redis.call('EXISTS', status_full_key()) == 1 then
   if held > 0 then verdict = 'hold' else verdict = 'wait' end
 elseif verdict == 'go' then
-  held = claim(session, workflow, queue, life, limit, tonumber(want), chunks, held, before, claims)
+  local most, turn, used = tonumber(want), fields[7], redis.call('HLEN', own_key(session))
+  if turn and turn ~= queue and is_turn_over(session, turn) then
+    end_turn(session)
+    turn = nil
+  end
+  if not turn and used + most - held >= limit and string.find(fields[4], ',', 1, true) then
+    turn = give_turn(session, queue, fields[4])
+  end
+  if turn and turn ~= queue then most = math.min(most, held + limit - 1 - used) end
+  held = claim(session, workflow, queue, life, limit, most, chunks, held, before, claims)
+  if turn == queue and #claims > 0 then end_turn(session) end
   if #claims == 0 then
     if held > 0 then verdict = 'hold' else verdict = 'stop' end
   end

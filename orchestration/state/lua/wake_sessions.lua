@@ -1,8 +1,8 @@
--- Move deferred units whose time has come back to ready.
+-- Move deferred units whose time has come back to ready. End turns that are in vain (shared/turn.lua).
 --
 -- ARGV: most
 --   most   units moved in one call
--- INCLUDE: time ready permits parked slots
+-- INCLUDE: time ready permits parked slots turn
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*, µs until the next unit is due (-1: none), sessions woken*
 -- Refusals: none
 -- Stream: nothing
@@ -23,6 +23,15 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed_key(), '-inf', int(now),
   for queue in pairs(touched) do
     offer(id, queue)
     queues[#queues + 1] = queue
+  end
+end
+for _, id in ipairs(redis.call('ZRANGE', turns_key(), 0, 99)) do
+  local f = redis.call('HMGET', session_key(id), 'turn', 'queues')
+  if not f[1] or is_turn_over(id, f[1]) then
+    end_turn(id)
+    for queue in string.gmatch(f[2] or '', '[^,]+') do
+      if offer(id, queue) then queues[#queues + 1] = queue end
+    end
   end
 end
 hand_on(queues, nil, publish)

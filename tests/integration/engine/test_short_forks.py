@@ -133,3 +133,13 @@ def test_what_must_be_committed_or_belongs_elsewhere_or_waits_is_never_run_so(
     definition = {"name": "shared", "actions": {"first": NOOP, "one": branch, "two": {**NOOP, "needs": ["first"]}}}
     expect_costs(engine, definition, 10_000)
     assert isinstance(start(engine, definition), Fork)
+
+
+def test_a_short_fork_with_a_rate_limit_is_shared(engine: SteppingEngine) -> None:
+    """Its actions must be able to wait without a process."""
+    limited = {**SMALL["actions"], "left": {**NOOP, "needs": ["first"], "rate_limit": "1000/s"}}
+    definition = {"name": "small-limited", "actions": limited}
+    expect_costs(engine, definition, 10_000)
+    fork = start(engine, definition)
+    assert isinstance(fork, Fork)
+    assert shared(engine, fork).counts == {"succeeded": 6}

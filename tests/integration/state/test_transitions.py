@@ -42,6 +42,8 @@ MODES = [Mode.GO, Mode.GO, Mode.GO, Mode.TICK, Mode.SLICE, Mode.LEAVE]
 LEASE_US = 3_600_000_000
 QUEUES = ("q1", "q2")
 WORKER = "w@host#1"
+#: By so much older, ready units of another queue have the next permit of their session, if that queue has a free slot.
+TURN_AFTER_US = 250_000
 EXAMPLES = int(os.environ.get("TRANSITION_EXAMPLES", "150"))
 STEPS = 60
 
@@ -183,6 +185,7 @@ class Transitions(RuleBasedStateMachine):
             "mode": mode, "want": want, "chunks": chunks, "elapsed_us": data.draw(st.sampled_from([0, 1000, 300_000])),
         }  # fmt: skip
         holder.calls += 1
+        had_slots = [queue for queue in QUEUES if self._in_flight(queue) < self.slots]
         answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls, **arguments)  # type: ignore[arg-type]
         holder.last, holder.told = (settlements, arguments, answer), answer.publications
         assert not answer.refused
@@ -196,6 +199,7 @@ class Transitions(RuleBasedStateMachine):
             )
             self._check_info(session, claim)
             holder.held[claim.unit] = claim
+        self._check_order(holder.runner, session, answer, had_slots)
         self._check_verdict(holder, session, answer, mode, want, was_over=was_over)
 
     @precondition(lambda self: any(holder.last for holder in self.holders.values()))
@@ -294,6 +298,18 @@ class Transitions(RuleBasedStateMachine):
         assert resent == tuple(publication for publication in told if publication in self.published)
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
 
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), queue=st.sampled_from(QUEUES), seconds=st.sampled_from([1, 20]))
+    def wait(self, data: st.DataObject, queue: str, seconds: int) -> None:
+        """What is ready on a queue has waited for so much longer."""
+        name = data.draw(st.sampled_from(sorted(self.sessions)))
+        key, client = self.live.space.key, self.live.client
+        for member in client.zrange(key("ready", name, queue), 0, -1):
+            client.zincrby(key("ready", name, queue), -1_000_000 * seconds, member)
+        for action, items in self.sessions[name].items.items():
+            if items.queue == queue:
+                client.hincrby(key("items", name, action), "at", -1_000_000 * seconds)
+
     @rule()
     def wake(self) -> None:
         publications, wait_us = self.live.wake_sessions()
@@ -364,9 +380,16 @@ class Transitions(RuleBasedStateMachine):
                 if name in self.queued:
                     continue
                 coming = int(client.hget(key("session", name), f"pub:{queue}") or 0)
-                assert not session.wants_runner(queue, coming), (
+                assert not session.wants_runner(queue, coming, self._turn(name)), (
                     f"{name} has ready work on {queue} and gets no runner; {self._fleet()}"
                 )
+
+    @invariant()
+    def a_permit_is_kept_only_for_a_queue_with_ready_units(self) -> None:
+        kept = {name.decode() for name in self.live.client.zrange(self.live.space.key("turns"), 0, -1)}
+        assert kept == {name for name in self.sessions if self._turn(name)}
+        for name in kept:
+            assert self.sessions[name].ready_units(str(self._turn(name)))
 
     @invariant()
     def a_runner_of_a_chord_is_parked_or_on_its_way_or_at_work(self) -> None:
@@ -513,7 +536,7 @@ class Transitions(RuleBasedStateMachine):
         coming = int(
             self.live.client.hget(self.live.space.key("session", runner.flow_session_id), f"pub:{runner.queue}")
         )
-        wanted = session.wants_runner(runner.queue, coming)
+        wanted = session.wants_runner(runner.queue, coming, self._turn(runner.flow_session_id))
         verdict = self.live.start_runner(runner, LEASE_US).verdict
         if wanted:
             assert verdict is Verdict.GO
@@ -585,11 +608,31 @@ class Transitions(RuleBasedStateMachine):
             assert answer.claims
         if mode is Mode.GO and session.open and len(holder.held) < want:
             everywhere = self.live.client.zcard(self.live.space.key("permits_global"))
+            limit = session.limit_on(holder.runner.queue, self._turn(holder.runner.flow_session_id))
             assert (
                 session.ready_units(holder.runner.queue) == 0
-                or len(session.claimed) >= session.limit
+                or len(session.claimed) >= limit
                 or (self.limit_global and everywhere >= self.limit_global)
             ), "a unit was ready, permits were free, and the runner did not get it"
+
+    def _check_order(self, runner: Runner, session: ModelSession, answer: Next, had_slots: list[str]) -> None:
+        """Who took the last permit was not so much younger than what is ready on a queue with a free slot."""
+        if not answer.claims or len(session.claimed) < session.limit:
+            return
+        for queue in had_slots:
+            key = self.live.space.key("ready", runner.flow_session_id, queue)
+            for _, ready_us in self.live.client.zrange(key, 0, 0, withscores=True):
+                assert queue == runner.queue or answer.claims[0].ready_us - ready_us < TURN_AFTER_US, (
+                    f"the permit belonged to {queue}"
+                )
+
+    def _turn(self, name: str) -> str | None:
+        """The queue that a permit of the session is kept for."""
+        turn = self.live.client.hget(self.live.space.key("session", name), "turn")
+        return turn.decode() if turn else None
+
+    def _in_flight(self, queue: str) -> int:
+        return int(self.live.client.zcard(self.live.space.key("inflight", queue)))
 
     def _close(self, name: str) -> None:
         self._publish(self.live.close_session(name))

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.performance.stack import FORKING, PREFORK, THREADS
+from tests.performance.workloads.branching import Branching
+from tests.performance.workloads.crowd import Crowd
+from tests.performance.workloads.fairness import Shares, SmallBeside
 from tests.performance.workloads.fan_out import FanOut, Growth
 from tests.performance.workloads.linear import Chain, OneAction
 from tests.performance.workloads.million import Million
@@ -35,8 +38,13 @@ def full_size(dispatchers: Sequence[str] = DISPATCHERS) -> list[Workload]:
         *(Waiting(1000, 0.5, 100, PREFORK, 0.9, dispatch) for dispatch in dispatchers),
         Mixed(3000, 300, 1.0),
         *(SmallRuns(400, FORKING, dispatch) for dispatch in dispatchers),
+        SmallBeside(100_000, 8.0, 15, 1.0),
+        Shares(10_000, (1, 1)),
+        Shares(10_000, (1, 3)),
+        Crowd(10_000, 2000),
         *(Waiting(40, 0.1, 10, THREADS, 0.85, dispatch) for dispatch in dispatchers),
         *(Waiting(400, 0.1, 10, THREADS, 0.95, dispatch) for dispatch in dispatchers),
+        Branching(0.05, 5),
         Million(1_000_000, 10_000),
     ]
 
@@ -55,6 +63,11 @@ def quick_size() -> list[Workload]:
         Mixed(300, 100, 0.1),
         Million(3000, 200),
         SmallRuns(8, FORKING),
+        SmallBeside(1000, 0.1, 2, 0.1),
+        Shares(300, (1, 1)),
+        Shares(300, (1, 3)),
+        Crowd(50, 50),
         Waiting(40, 0.02, 10, THREADS, 0.85),
         Waiting(400, 0.005, 10, THREADS, 0.95),
+        Branching(0.02, 1),
     ]

@@ -67,13 +67,13 @@ def test_every_option_reaches_the_plan() -> None:
         {
             "name": "w",
             "payload_schema": {"type": "object"},
-            "limits": {"max_concurrent_branches": 3, "branch_timeout_seconds": 1.5},
+            "limits": {"max_concurrent_branches": 3, "branch_timeout_seconds": 1.5, "weight": 2.5, "rate_limit": "3/s"},
             "output": "${{ payload.x }}",
             "actions": {
                 "a": {
                     "uses": "sample.echo", "with": {"value": "${{ item }}"}, "for_each": "${{ payload.items }}",
                     "if": "item > 1", "trigger_rule": "one_failed", "timeout_seconds": 2, "max_concurrent": 5,
-                    "continue_on_failure": True, "durability": "sync",
+                    "continue_on_failure": True, "durability": "sync", "rate_limit": "100/m burst 20",
                     "retry": {"max_attempts": 3, "delay_seconds": 0.25, "backoff": 3, "max_delay_seconds": 2,
                               "jitter": 0, "retry_on": ["OSError"], "never_on": ["TimeoutError"]},
                 }
@@ -93,9 +93,10 @@ def test_every_option_reaches_the_plan() -> None:
     assert action.rule is TriggerRule.ONE_FAILED
     assert action.durability is Durability.SYNC
     assert (action.timeout_seconds, action.max_concurrent, action.continue_on_failure) == (2, 5, True)
+    assert action.rates == (("w/a", 600_000, 20), ("w", 333_334, 1))
     assert plan.output is not None
     assert plan.output.render(one) == 9
-    assert (plan.limits, plan.payload_schema) == (Limits(3, 1.5), {"type": "object"})
+    assert (plan.limits, plan.payload_schema) == (Limits(3, 1.5, 2.5), {"type": "object"})
     assert (plan.workflow, plan.version_id) == ("w", definition.version_id)
 
 

@@ -26,14 +26,15 @@ local function more_ready_than(id, queue, runners)
   return false
 end
 
--- wants_runner: more units are ready on the queue than runners are on their way, one more may hold a permit, and in a chord
--- session one is parked.
+-- wants_runner: more units are ready on the queue than runners are on their way, one more may hold a permit (another queue that
+-- has the turn keeps one), and in a chord session one is parked.
 local function wants_runner(id, queue)
-  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue, 'header')
+  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue, 'header', 'turn')
   if fields[1] ~= 'running' then return false end
   if fields[4] and not has_parked(id) then return false end
   local coming = tonumber(fields[3] or '0')
-  return redis.call('HLEN', own_key(id)) + coming < tonumber(fields[2]) and more_ready_than(id, queue, coming)
+  local kept = fields[5] and fields[5] ~= queue and 1 or 0
+  return redis.call('HLEN', own_key(id)) + coming + kept < tonumber(fields[2]) and more_ready_than(id, queue, coming)
 end
 
 -- offer: let the session compete for a slot of the queue, if it has use for one. Returns whether it is new among those waiting.
