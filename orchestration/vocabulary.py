@@ -167,6 +167,8 @@ class Verdict(StrEnum):
     REDUNDANT = "redundant"
     #: The session waits for others to end.
     QUEUED = "queued"
+    #: As many sessions run as may, and this one is not to wait: it was not opened.
+    REJECTED = "rejected"
     #: The session is open already.
     EXISTS = "exists"
     #: The session is open, and its runners are to be published as the header of a chord.

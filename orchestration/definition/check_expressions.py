@@ -42,7 +42,24 @@ def find_expression_mistakes(
         expression = _check(found, has_items=False, findings=findings)
         # Everything has ended by then, so any action may be named.
         findings.extend(() if expression is None else _unknown_references(expression, found, graph))
+    _check_key(definition.get("limits"), findings)
     return [*findings, *_find_not_before(later, graph)]
+
+
+def _check_key(limits: object, findings: list[Finding]) -> None:
+    """A concurrency key is evaluated before anything runs, so it can't name actions."""
+    if not isinstance(limits, Mapping):
+        return
+    path: DocumentPath = ("limits", "concurrency_key")
+    for name in ("max_concurrent_branches_per_key", "max_concurrent_sessions_per_key"):
+        if name in limits and "concurrency_key" not in limits:
+            message = "a limit per key needs a key: add concurrency_key, such as ${{ payload.customer }}"
+            findings.append(Finding(("limits", name), message))
+    for found in _find_in_template(path, limits.get("concurrency_key"), findings):
+        expression = _check(found, has_items=False, findings=findings)
+        if expression is not None and expression.references:
+            message = "a concurrency key is evaluated before any action has run; it can use payload and session only"
+            findings.append(Finding(path, message, offset=found.offset))
 
 
 def _find_in_action(name: str, action: Mapping[str, object], findings: list[Finding]) -> Iterator[_Found]:

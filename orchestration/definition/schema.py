@@ -34,6 +34,8 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
 #: Where a workflow and its actions run unless they name a queue.
 DEFAULT_QUEUE: Final = "branches"
 WEEK_SECONDS = 604_800
+#: Largest limit that holds for more than one flow session.
+MAX_LIMIT: Final = 1_000_000
 
 
 def _list_of_names(value: object) -> object:
@@ -144,7 +146,7 @@ class RetryDefinition(_Part):
 
 
 class LimitsDefinition(_Part):
-    """Limits of each flow session of the workflow."""
+    """Limits of the workflow's flow sessions: of each, of all, and of all with the same key."""
 
     max_concurrent_branches: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None,
@@ -160,6 +162,28 @@ class LimitsDefinition(_Part):
     rate_limit: RateText | None = Field(
         default=None,
         description="How often actions begin, of all runs of the workflow together: 100/m, or 100/m burst 20.",
+    )
+    max_concurrent_branches_of_workflow: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
+        default=None, description="Branches of all flow sessions of the workflow at once."
+    )
+    concurrency_key: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        default=None,
+        description="What flow sessions are grouped by, as in ${{ payload.customer }}: a string or a whole number, "
+        "evaluated once, over `payload` and `session`.",
+    )
+    max_concurrent_branches_per_key: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
+        default=None, description="Branches of all flow sessions with the same concurrency_key at once."
+    )
+    max_concurrent_sessions: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
+        default=None, description="Flow sessions of the workflow that run at once."
+    )
+    max_concurrent_sessions_per_key: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
+        default=None, description="Flow sessions with the same concurrency_key that run at once."
+    )
+    when_full: Literal["queue", "reject"] | None = Field(
+        default=None,
+        description="What becomes of a flow session above a limit of sessions: it is queued (the default), or fails at "
+        "once.",
     )
 
 
@@ -208,7 +232,7 @@ class Definition(_Part):
     name: Name = Field(description="Name of the workflow.")
     description: str = Field(default="", max_length=10_000, description="For people.")
     payload_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema that every payload must fit.")
-    limits: LimitsDefinition = Field(default=LimitsDefinition(), description="Limits of each flow session.")
+    limits: LimitsDefinition = Field(default=LimitsDefinition(), description="Limits of its flow sessions.")
     queue: Name | None = Field(
         default=None, description=f"Queue of all actions that name none; by default {DEFAULT_QUEUE}."
     )

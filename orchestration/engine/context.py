@@ -285,8 +285,12 @@ def make_context(
     flow_session_id: str, version: Version, day: str, payload: object, worker: str, settings: Settings, stores: Stores
 ) -> ProcessingContext:
     """The context of a session whose payload is known."""
-    plan = version.plan
-    session = {"id": flow_session_id, "workflow": plan.workflow, "version_id": plan.version_id}
     return ProcessingContext(
-        flow_session_id, plan, day, payload, worker, settings, stores, version.reads, version.costs, session=session
-    )
+        flow_session_id, version.plan, day, payload, worker, settings, stores, version.reads, version.costs,
+        session=session_view(flow_session_id, version),
+    )  # fmt: skip
+
+
+def session_view(flow_session_id: str, version: Version) -> dict[str, object]:
+    """`session` in expressions."""
+    return {"id": flow_session_id, "workflow": version.plan.workflow, "version_id": version.plan.version_id}

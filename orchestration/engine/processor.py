@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from orchestration.definition.expressions import Scope
 from orchestration.engine.branch import EnhancedBranchProcessor
-from orchestration.engine.context import ProcessingContext, Stores, load_context, make_context
+from orchestration.engine.concurrency_key import concurrency_key
+from orchestration.engine.context import ProcessingContext, Stores, load_context, make_context, session_view
 from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
@@ -26,6 +28,7 @@ from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, WorkflowExecutionError
 from orchestration.plan import most_ready
+from orchestration.state.limits import OperatorLimits
 from orchestration.state.live import PAYLOAD_FIELD, NewSession, Runner, lives_in
 from orchestration.state.rows import encode_rows
 from orchestration.store import sessions
@@ -67,6 +70,8 @@ class Fork:
     settlements: Sequence[Settlement] = ()
     #: Of the branches that are ready.
     attempt: int = 1
+    #: Concurrency key; empty: none.
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -81,6 +86,10 @@ class EnhancedParallelProcessor:
     #: Who this worker is: its node name and a nonce for its life.
     worker: str
     _contexts: OrderedDict[str, ProcessingContext] = field(default_factory=OrderedDict)
+    operators: OperatorLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.operators = OperatorLimits(self.stores.live)
 
     def process_workflow_parallel(self, request: RunRequest) -> RunResult | Fork:
         """Start a flow session.
@@ -92,22 +101,24 @@ class EnhancedParallelProcessor:
         payload = {} if request.payload is None else request.payload
         body = payload_text(payload, self.settings.max_payload_bytes)
         version.check_payload(payload)
+        key = _key_of(version, request, payload)
         row = sessions.insert_session(
             self.stores.database, request.flow_session_id, workflow=version.workflow, version_id=version.version_id,
             version=version.number, payload=body, priority=request.priority, celery_task_id=request.celery_task_id,
-            status=RunStatus.QUEUED if self.settings.max_concurrent_workflows else RunStatus.RUNNING,
+            status=RunStatus.QUEUED if self._limits_sessions(version) else RunStatus.RUNNING,
         )  # fmt: skip
         if row.status.is_final:
             return RunResult.of_row(row, recorded_before=True)
         if not row.created:
             version = self.versions.load(row.version_id)  # the name may mean a newer one by now
+            key = _key_of(version, request, payload)
         day = row.session_day.isoformat()
         context = make_context(request.flow_session_id, version, day, payload, self.worker, self.settings, self.stores)
         runner = self._runner(request.flow_session_id, f"{request.flow_session_id}.0", request.queue)
-        fork = Fork(request, version, row, context, runner)
+        fork = Fork(request, version, row, context, runner, key=key)
         if not row.created and self.stores.live.is_open(request.flow_session_id):
             return fork
-        if self._is_limited() or not self._fits_here(context):
+        if self._is_limited(version) or not self._fits_here(context):
             return fork
         if not row.created:
             return replace(fork, attempt=2)  # whoever began it has died: from here on Redis counts the attempts
@@ -134,7 +145,9 @@ class EnhancedParallelProcessor:
             sessions.set_status(
                 self.stores.database, session, fork.row.session_day, [RunStatus.QUEUED], RunStatus.RUNNING
             )
-        if verdict is Verdict.ENDED:
+        if verdict is Verdict.REJECTED:
+            self._reject(fork)
+        if verdict in (Verdict.ENDED, Verdict.REJECTED):
             self.links.publish_completion(session, signature)
         # of a session that was open: the settings of whoever opened it, which may be others
         header = self.header_of(session) if verdict is Verdict.EXISTS else new.header
@@ -147,6 +160,19 @@ class EnhancedParallelProcessor:
             # whoever ended it may have died with this message's first delivery; a second completion changes nothing
             self.links.publish_completion(session, started.signature)
         return started.verdict
+
+    def _reject(self, fork: Fork) -> None:
+        """A session that may not run now and is not to wait has failed; its completion gives what is recorded here."""
+        limits = fork.version.plan.limits
+        message = (
+            f"as many flow sessions run as may (limits of {fork.version.workflow}: max_concurrent_sessions "
+            f"{limits.max_concurrent_sessions or '-'}, per key {limits.max_concurrent_sessions_per_key or '-'}"
+            f"{f', key {fork.key}' if fork.key else ''}), and when_full is reject"
+        )
+        sessions.finish_session(
+            self.stores.database, fork.request.flow_session_id, fork.row.session_day, RunStatus.FAILED,
+            error=orjson.dumps({"type": "LimitReached", "message": message}),
+        )  # fmt: skip
 
     def header_of(self, flow_session_id: str) -> int:
         """How many runners the chord of an open session has; they are `<session>.1`, `<session>.2`, …; 0: no chord."""
@@ -264,9 +290,22 @@ class EnhancedParallelProcessor:
         """Whether the time limits of this very message leave a branch its time."""
         return context.branch_timeout_seconds <= self.settings.branch_processing_timeout_secs
 
-    def _is_limited(self) -> bool:
-        """Whether a limit of the fleet is set: then even a first branch needs a permit, which only Redis can give."""
-        return bool(self.settings.max_concurrent_branches_global or self.settings.max_concurrent_workflows)
+    def _is_limited(self, version: Version) -> bool:
+        """Whether more than its own limit holds for a session: then even a first branch needs a permit of Redis's."""
+        return bool(
+            self.settings.max_concurrent_branches_global
+            or self._limits_sessions(version)
+            or version.plan.limits.is_shared
+            or self.operators.limit(version.workflow)
+        )
+
+    def _limits_sessions(self, version: Version) -> bool:
+        """Whether the session may have to wait for others to end."""
+        return (
+            bool(self.settings.max_concurrent_workflows)
+            or version.plan.limits.is_of_sessions
+            or self.operators.limit_sessions(version.workflow)
+        )
 
     def _context(self, flow_session_id: str, version_id: str, day: str) -> ProcessingContext:
         context = self._contexts.get(flow_session_id)
@@ -296,7 +335,17 @@ def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
         results=[(PAYLOAD_FIELD, orjson.dumps(context.payload))], settlements=fork.settlements,
         item_results_cap=context.settings.max_item_results_bytes,
         header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0, weight=plan.limits.weight,
+        key=fork.key,
+        most_of_workflow=plan.limits.max_concurrent_branches_of_workflow or 0,
+        most_of_key=plan.limits.max_concurrent_branches_per_key or 0,
+        sessions_of_workflow=plan.limits.max_concurrent_sessions or 0,
+        sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0, when_full=plan.limits.when_full,
     )  # fmt: skip
+
+
+def _key_of(version: Version, request: RunRequest, payload: object) -> str:
+    session = session_view(request.flow_session_id, version)
+    return concurrency_key(version.plan.limits.concurrency_key, Scope(payload=payload, session=session))
 
 
 def _header_of(context: ProcessingContext) -> int:

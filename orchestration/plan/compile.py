@@ -8,7 +8,7 @@ from types import MappingProxyType
 from orchestration.definition.check import MAX_ACTIONS, ensure_checked
 from orchestration.definition.expressions import Condition, ItemSource, Template
 from orchestration.definition.rates import parse_rate
-from orchestration.definition.schema import ActionDefinition, Definition, RetryDefinition
+from orchestration.definition.schema import ActionDefinition, Definition, LimitsDefinition, RetryDefinition
 from orchestration.plan.model import Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
 from orchestration.vocabulary import Dispatch
 
@@ -35,14 +35,24 @@ def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> P
         actions=MappingProxyType(actions),
         branches=MappingProxyType(branches),
         roots=tuple(name for name, branch in branches.items() if branch.predecessors == 0),
-        limits=Limits(
-            definition.limits.max_concurrent_branches,
-            definition.limits.branch_timeout_seconds,
-            definition.limits.weight,
-        ),
+        limits=_limits(definition.limits),
         output=None if definition.output is None else Template(definition.output),
         payload_schema=definition.payload_schema,
         dispatch=None if definition.dispatch is None else Dispatch(definition.dispatch),
+    )
+
+
+def _limits(limits: LimitsDefinition) -> Limits:
+    return Limits(
+        limits.max_concurrent_branches,
+        limits.branch_timeout_seconds,
+        limits.weight,
+        limits.max_concurrent_branches_of_workflow,
+        limits.max_concurrent_branches_per_key,
+        None if limits.concurrency_key is None else Template(limits.concurrency_key),
+        limits.max_concurrent_sessions,
+        limits.max_concurrent_sessions_per_key,
+        limits.when_full or "queue",
     )
 
 

@@ -49,12 +49,36 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one flow session; None means the setting of the same name."""
+    """Limits of the flow sessions; None means the setting of the same name, or no limit."""
 
     max_concurrent_branches: int | None = None
     branch_timeout_seconds: float | None = None
     #: Share of the fleet beside other sessions.
     weight: float = 1.0
+    #: Branches of all flow sessions of the workflow, and of all with the same key.
+    max_concurrent_branches_of_workflow: int | None = None
+    max_concurrent_branches_per_key: int | None = None
+    #: What the sessions are grouped by, or None.
+    concurrency_key: Template | None = field(default=None, compare=False)
+    #: Sessions of the workflow that run at once, and sessions with the same key.
+    max_concurrent_sessions: int | None = None
+    max_concurrent_sessions_per_key: int | None = None
+    #: What becomes of a session above such a limit: queue, or reject.
+    when_full: str = "queue"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a limit may hold for more than one flow session: then even a first branch needs a permit."""
+        return (
+            self.max_concurrent_branches_of_workflow is not None
+            or self.concurrency_key is not None
+            or self.max_concurrent_sessions is not None
+        )
+
+    @property
+    def is_of_sessions(self) -> bool:
+        """Whether a session may have to wait for others of its workflow or key."""
+        return self.max_concurrent_sessions is not None or self.max_concurrent_sessions_per_key is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,13 @@ class Key:
 
 KEYS: Final[dict[str, Key]] = {
     # One flow session
-    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, timeout, weight, priority, "
+    "session": Key("session:%s", "hash", "status, version, workflow, day, queues, limit, limit_given: "
+                   "what it was before an operator set it, key: concurrency key, timeout, weight, priority, "
                    "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
                    "turn: queue that one permit is kept for, "
                    "n:<status> tasks ended (items when their for_each has ended), "
-                   "pub:<queue> runners on their way, each:<action> a for_each that was expanded"),
+                   "pub:<queue> runners on their way, each:<action> a for_each that was expanded, "
+                   "blocked:<queue> µs since when it waits there for a limit"),
     "own": Key("session:%s:own", "hash",
                "claimed unit → life|attempt|count|retry|ready µs|since µs; its length is the permits in use"),
     "joins": Key("session:%s:joins", "hash",
@@ -55,14 +57,17 @@ KEYS: Final[dict[str, Key]] = {
     # A session that was closed
     "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
     # The fleet
-    "permits_global": Key("permits:global", "zset", "permits of all sessions → µs taken"),
-    "permits_workflow": Key("permits:workflow:%s", "zset", "permits of all sessions of a workflow → µs taken"),
+    "permits": Key("permits:%s", "zset", "permits of a level (global, workflow:<name>, key:<key>) → µs taken; "
+                   "sessions that run, of sessions:workflow:<name> and sessions:key:<key>"),
     "limits": Key("limits", "hash",
-                  "global, workflow:<name> → most branches at once, workflows → most sessions; 0: no limit"),
-    "blocked_global": Key("blocked:global", "zset",
-                          "queue|session that found the global limit reached, by virtual time"),
-    "blocked_workflow": Key("blocked:workflow:%s", "zset",
-                            "queue|session that found the workflow's limit reached, by virtual time"),
+                  "level → most branches at once, sessions → most flow sessions at once; what is in force"),
+    "limits_given": Key("limits:given", "hash", "the same, as settings and definitions say"),
+    "limits_set": Key("limits:set", "hash", "the same, as an operator says; wins over what is given"),
+    "blocked": Key("blocked:%s", "zset", "queue|session that found the limit of a level reached, by virtual time; "
+                   "sessions that are queued, of sessions:…, in their order"),
+    "excess": Key("excess", "set", "levels whose limit was lowered below their use"),
+    "unfinished": Key("unfinished", "set", "levels that have room for more that wait than one call can look at"),
+    "key_sessions": Key("keys", "hash", "concurrency key → open sessions that have it"),
     "slots": Key("slots:%s", "hash", "worker → its slots on this queue"),
     "slots_total": Key("slots:%s:total", "string", "sum of the slots of the queue"),
     "workers": Key("workers", "zset", "worker → lease expiry in µs"),

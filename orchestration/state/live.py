@@ -72,6 +72,15 @@ class NewSession:
     item_results_cap: int = 0
     #: Runners in the header of its chord; 0: its branches are counted in Redis.
     header: int = 0
+    #: Concurrency key; empty: none.
+    key: str = ""
+    #: What the definition says of the branches at once of its workflow and of its key; 0: nothing.
+    most_of_workflow: int = 0
+    most_of_key: int = 0
+    #: The same of its flow sessions at once, and what becomes of one that can't run now: queue, or reject.
+    sessions_of_workflow: int = 0
+    sessions_of_key: int = 0
+    when_full: str = "queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,16 @@ class LiveSnapshot:
     items: Mapping[str, ItemProgress]
 
 
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """What `set_limit` did; 0 stands for no limit."""
+
+    before: int
+    now: int
+    in_use: int
+    publications: tuple[Publication, ...] = ()
+
+
 class LiveState:
     """Live state of one namespace, for one process."""
 
@@ -162,8 +181,8 @@ class LiveState:
     def open_session(self, runner: Runner, new: NewSession, lease_us: int) -> tuple[Verdict, tuple[Publication, ...]]:
         """Open a session with the caller as its first runner, or with a chord whose runners are to come.
 
-        Returns: GO; ENDED when all has been settled before; QUEUED when as many sessions run as may; EXISTS when it is
-            open already (nothing was changed); GONE when it was closed; and runners to publish.
+        Returns: GO; ENDED when all has been settled before; QUEUED or REJECTED when as many sessions run as may;
+            EXISTS when it is open already (nothing was changed); GONE when it was closed; and runners to publish.
         """
         rest: list[Argument] = []
         for action, result in new.results:
@@ -179,6 +198,8 @@ class LiveState:
             limit=new.limit, timeout=new.branch_timeout_seconds,
             weight=new.weight, priority=new.priority, attempt=new.attempt, open=new.open_branches,
             signature=new.signature, header=new.header, queues=",".join(new.queues), cap=new.item_results_cap,
+            key=new.key, most_workflow=new.most_of_workflow, most_key=new.most_of_key,
+            sessions_workflow=new.sessions_of_workflow, sessions_key=new.sessions_of_key, when_full=new.when_full,
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
@@ -314,6 +335,16 @@ class LiveState:
             **{"global": limit_branches},
         )
         return _publications(reply)
+
+    def set_limit(self, name: str, most: int) -> LimitChange | None:
+        """An operator sets a limit, which wins over settings and definitions until it is unset.
+
+        Args: name: global, workflow:<name>, key:<key> or session:<id>, of branches; sessions, sessions:workflow:<name>
+            or sessions:key:<key>. most: 0 unsets it.
+        Returns: what is in force now, and runners to publish; None when there is no such session.
+        """
+        found, before, now, in_use, publish = load_script("set_limit")(self.scripts, self.space, name=name, most=most)
+        return LimitChange(before, now, in_use, _publications(publish)) if found else None
 
     def stop_worker(self, worker: str) -> None:
         """Forget a worker that has stopped."""

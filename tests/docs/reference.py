@@ -50,7 +50,11 @@ def command_line() -> str:
     root: Any = typer.main.get_command(build_app())
     parts = ["# Command line", WRITTEN_BY, _help(root, "parallelizer")]
     for name in sorted(root.commands):
-        parts += [f"## parallelizer {name}", _help(root.commands[name], f"parallelizer {name}")]
+        command = root.commands[name]
+        parts += [f"## parallelizer {name}", _help(command, f"parallelizer {name}")]
+        for inner in sorted(getattr(command, "commands", {})):
+            path = f"parallelizer {name} {inner}"
+            parts += [f"### {path}", _help(command.commands[inner], path)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -113,8 +117,7 @@ def key_name(key: Key) -> str:
 _PARAMETERS = {
     "session:": "session", "session:%s:ready:": "queue", "session:%s:items:": "action",
     "session:%s:returned:": "action", "session:%s:bits:": "action", "session:%s:itemresults:": "action",
-    "last:": "runner", "closed:": "session", "permits:workflow:": "workflow",
-    "blocked:workflow:": "workflow", "slots:": "queue",
+    "last:": "runner", "closed:": "session", "permits:": "level", "blocked:": "level", "slots:": "queue",
     "worker:": "worker", "inflight:": "queue", "waiting:": "queue", "crowded:": "queue",
     "rate:": "limit", "rate:place:": "attempt of a task",
 }  # fmt: skip

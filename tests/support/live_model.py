@@ -57,6 +57,26 @@ class Items:
 
 
 @dataclass
+class ModelLimits:
+    """Limits that hold for more than one session: what an operator says wins over what is given; 0: none."""
+
+    given: dict[str, int] = field(default_factory=dict)
+    operators: dict[str, int] = field(default_factory=dict)
+
+    def of(self, level: str) -> int:
+        """What is in force."""
+        return self.operators.get(level) or self.given.get(level, 0)
+
+    def give(self, level: str, most: int) -> None:
+        """A setting or a definition says so."""
+        self.given[level] = most
+
+    def set(self, level: str, most: int) -> None:
+        """An operator says so."""
+        self.operators[level] = most
+
+
+@dataclass
 class ModelSession:
     """One open session."""
 
@@ -66,7 +86,10 @@ class ModelSession:
     slots: int = 1
     #: Runners in the header of its chord; 0: it has none.
     header: int = 0
-    #: Of these: those that have come, and those of them that are neither on their way nor at work.
+    workflow: str = "w"
+    #: Concurrency key; empty: none.
+    key: str = ""
+    #: Of the header: those that have come, and those of them that are neither on their way nor at work.
     come: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
     #: The runner that has ended it.
@@ -79,6 +102,8 @@ class ModelSession:
     settled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        #: Its own limit when it was opened.
+        self.limit_given = self.limit
         for branch in self.plan.values():
             if branch.predecessors == 0:
                 self._make_ready(branch.queue, f"b:{branch.name}", Unit(1, 1, 0))
@@ -86,6 +111,17 @@ class ModelSession:
     @property
     def open(self) -> int:
         return len(self.plan) - len(self.settled)
+
+    @property
+    def session_levels(self) -> list[str]:
+        """The semaphores of whole sessions that it counts at, the narrowest first."""
+        key = [f"sessions:key:{self.key}"] if self.key else []
+        return [*key, f"sessions:workflow:{self.workflow}", "sessions"]
+
+    @property
+    def levels(self) -> list[str]:
+        """The semaphores, beside its own, whose permits it needs."""
+        return ["global", f"workflow:{self.workflow}", *([f"key:{self.key}"] if self.key else [])]
 
     def queue_of(self, unit: str) -> str:
         return self.plan[unit[2:].rpartition(":")[0] if unit.startswith("c:") else unit[2:]].queue

@@ -17,8 +17,8 @@ from tests.support.waiting import wait_until
 
 FINAL = ("succeeded", "failed", "timed_out", "skipped", "upstream_failed", "cancelled")
 #: Kept for a time or for good when all sessions have ended, by their names behind the namespace.
-LASTING = ("slots:", "workers", "worker:", "queues", "limits", "clock", "status", "last:", "crowded:", "closed:",
-           "rate:")  # fmt: skip
+LASTING = ("slots:", "workers", "worker:", "queues", "limits", "excess", "clock", "status", "last:", "crowded:",
+           "closed:", "rate:")  # fmt: skip
 
 
 @dataclass(frozen=True)

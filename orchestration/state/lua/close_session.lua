@@ -1,7 +1,7 @@
 -- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
 --
 -- ARGV: session
--- INCLUDE: time ready permits parked slots emit admit
+-- INCLUDE: time ready permits parked slots limits emit admit
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry for each queued session that starts
@@ -19,11 +19,11 @@ for index = 1, #fields, 2 do
   end
 end
 if known.workflow then
+  local levels = levels_of(known.workflow, known.key)
   for queue in string.gmatch(known.queues, '[^,]+') do
     freed[#freed + 1] = queue
     redis.call('ZREM', waiting_key(queue), session)
-    redis.call('ZREM', blocked_global_key(), queue .. '|' .. session)
-    redis.call('ZREM', blocked_workflow_key(known.workflow), queue .. '|' .. session)
+    for _, level in ipairs(levels) do redis.call('ZREM', blocked_key(level), queue .. '|' .. session) end
     redis.call('UNLINK', ready_key(session, queue))
   end
   local records = redis.call('HGETALL', runners_key(session))
@@ -31,9 +31,11 @@ if known.workflow then
     local held = string.match(records[index + 1], '^.*|(%d+)|%d$')
     if string.sub(records[index], -5) ~= ':call' and held then
       for place = 1, #freed do redis.call('ZREM', inflight_key(freed[place]), records[index]) end
-      set_held(known.workflow, records[index], tonumber(held), 0)
+      set_held(levels, records[index], tonumber(held), 0)
     end
   end
+  drop_session(session, session_levels_of(known.workflow, known.key))
+  if known.key then forget_key(known.key) end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
   messages_key(session), parked_key(session))
@@ -41,8 +43,6 @@ redis.call('ZREM', sessions_open_key(), session)
 if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
 redis.call('ZREM', delayed_key(), session)
 redis.call('ZREM', turns_key(), session)
-redis.call('ZREM', sessions_queued_key(), session)
-redis.call('ZREM', sessions_running_key(), session)
-hand_on(freed, known.workflow, publish)
+hand_on(freed, publish)
 admit(publish)
 return publish

@@ -26,5 +26,5 @@ for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
     runners[#runners + 1] = #units
   end
 end
-hand_on(handed, nil, publish)
+hand_on(handed, publish)
 return { publish, workers, runners }

@@ -17,7 +17,6 @@ if string.sub(registered_life, 1, #life) ~= life then
   return { {}, publish }
 end
 resend(life, record[2], publish)
-local workflow = redis.call('HGET', session_key(session), 'workflow')
 local units = expire(session, runner, queue, worker)
-hand_on_touched(session, workflow, publish, true)
+hand_on_touched(session, publish, true)
 return { units, publish }

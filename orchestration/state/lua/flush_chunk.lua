@@ -20,5 +20,5 @@ if redis.call('HGET', own_key(session), unit) ~= value then
 end
 local rows = settle(session, queue, settlement, tonumber(cap))
 emit(session, day, worker, rows ~= '' and { rows } or {})
-hand_on_touched(session, redis.call('HGET', session_key(session), 'workflow'), publish, false)
+hand_on_touched(session, publish, false)
 return { 1, publish }

@@ -3,8 +3,9 @@
 -- What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a session that is
 -- open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap nr nready n lists*
---   workflows most sessions running at once (0: no limit); above it the session is queued, and no runner registered
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full nr nready n lists*
+--   workflows most sessions running at once (0: no limit) unless an operator has set a limit; above it the session is queued,
+--             and no runner registered
 --   timeout   seconds that a branch may run
 --   attempt   of the branches that are ready: 2 when the first of them was begun before and its process died
 --   open      branches of the plan
@@ -13,10 +14,14 @@
 --   header    runners in the header of its chord; 0: its branches are counted here
 --   queues    all queues of the plan, with commas
 --   cap       bytes of results of one for_each that are kept in Redis
+--   key       its concurrency key, or ''
+--   most_…, sessions_…  what its definition says of the branches and of the sessions at once of its workflow and of its key;
+--             0: nothing
+--   when_full what becomes of it when it can't run now: queue · reject: nothing is written
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
--- INCLUDE: time ready permits parked slots settle emit
--- Reply: verdict (go · ended: all has been settled · queued · exists · gone: it was closed),
+-- INCLUDE: time ready permits parked slots settle limits emit admit
+-- Reply: verdict (go · ended: all has been settled · queued · rejected · exists · gone: it was closed),
 --        runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry with the rows of the settlements
@@ -36,15 +41,41 @@ local function take(unit, value)
   show_items(session, action)
 end
 
+-- answer: the reply; those that wait for a limit which the definition has raised have been looked at.
+local publish = {}
+local function answer(verdict)
+  if next(roomy) then hand_on({}, publish) end
+  return { verdict, publish }
+end
+
 if redis.call('EXISTS', session_key(session)) == 1 then return { 'exists', {} } end
 if redis.call('EXISTS', closed_key(session)) == 1 then return { 'gone', {} } end
-local key = session_key(session)
-local queued = tonumber(workflows) > 0
-  and (redis.call('ZCARD', sessions_running_key()) >= tonumber(workflows) or redis.call('EXISTS', sessions_queued_key()) == 1)
-redis.call('HSET', key, 'status', queued and 'queued' or 'running', 'workflow', workflow, 'version', version, 'day', day,
+local fields = session_key(session)
+give_limit('workflow:' .. workflow, tonumber(most_workflow))
+give_limit('sessions:workflow:' .. workflow, tonumber(sessions_workflow))
+give_limit('sessions', tonumber(workflows))
+if key ~= '' then
+  give_limit('key:' .. key, tonumber(most_key))
+  give_limit('sessions:key:' .. key, tonumber(sessions_key))
+end
+admit(publish) -- those that waited for a limit which has just been raised are before it
+local levels = session_levels_of(workflow, key ~= '' and key)
+local queued = full_level(levels)
+if queued and when_full == 'reject' then
+  if key ~= '' and redis.call('HEXISTS', key_sessions_key(), key) == 0 then
+    give_limit('key:' .. key, 0)
+    give_limit('sessions:key:' .. key, 0)
+  end
+  return answer('rejected')
+end
+redis.call('HSET', fields, 'status', queued and 'queued' or 'running', 'workflow', workflow, 'version', version, 'day', day,
   'limit', limit, 'timeout', timeout, 'weight', weight, 'priority', priority, 'vtime', first_vtime(tonumber(priority)),
   'open', open, 'failed', 0, 'rseq', 0, 'queues', queues, 'signature', signature)
-if header ~= '0' then redis.call('HSET', key, 'header', header) end
+if header ~= '0' then redis.call('HSET', fields, 'header', header) end
+if key ~= '' then
+  redis.call('HSET', fields, 'key', key)
+  redis.call('HINCRBY', key_sessions_key(), key, 1)
+end
 redis.call('ZADD', sessions_open_key(), int(now), session)
 local at = lists
 for _ = 1, tonumber(nr) do
@@ -56,10 +87,10 @@ for _ = 1, tonumber(nready) do
   at = at + 2
 end
 if queued then
-  redis.call('ZADD', sessions_queued_key(), int(now - PRIORITY_WAIT * tonumber(priority)), session)
-  return { 'queued', {} }
+  redis.call('ZADD', queued_at(queued), int(now - PRIORITY_WAIT * tonumber(priority)), session)
+  return answer('queued')
 end
-local blobs, publish = {}, {}
+local blobs = {}
 for _ = 1, tonumber(n) do
   take(ARGV[at], ARGV[at + 1])
   local rows = settle(session, queue, at, tonumber(cap))
@@ -67,15 +98,15 @@ for _ = 1, tonumber(n) do
   at = skip_settlement(at)
 end
 emit(session, day, worker, blobs)
-redis.call('ZADD', sessions_running_key(), int(now), session)
-if branches_settled > 0 and redis.call('HINCRBY', key, 'open', -branches_settled) == 0 then
-  redis.call('HSET', key, 'status', 'ended', 'ender', session .. '.0')
-  return { 'ended', {} }
+begin_session(session, levels)
+if branches_settled > 0 and redis.call('HINCRBY', fields, 'open', -branches_settled) == 0 then
+  redis.call('HSET', fields, 'status', 'ended', 'ender', session .. '.0')
+  return answer('ended')
 end
-if header ~= '0' then return { 'go', {} } end
+if header ~= '0' then return answer('go') end
 redis.call('HSET', runners_key(session), session .. '.0', life .. '|0|1')
-redis.call('HSET', key, 'pub:' .. queue, 1)
+redis.call('HSET', fields, 'pub:' .. queue, 1)
 redis.call('ZADD', inflight_key(queue), int(now + tonumber(lease)), session .. '.0')
 if worker ~= '' then redis.call('SADD', worker_runners_key(worker), queue .. '|' .. session .. '.0') end
-hand_on_touched(session, workflow, publish, false)
-return { 'go', publish }
+hand_on_touched(session, publish, false)
+return answer('go')

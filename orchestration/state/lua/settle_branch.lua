@@ -41,8 +41,8 @@ if record[2] then
   if stored[1] == life .. '|' .. call then return stored[2] end
 end
 
-local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues', 'header', 'status', 'turn')
-local workflow, day, limit, is_chord = fields[1], fields[2], tonumber(fields[3]), fields[5]
+local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues', 'header', 'status', 'key', 'turn')
+local levels, day, limit, is_chord = levels_of(fields[1], fields[7]), fields[2], tonumber(fields[3]), fields[5]
 local before = tonumber(permits)
 local held = before
 if coming == '1' then
@@ -75,15 +75,18 @@ elseif is_chord and fields[6] == 'ended' then
 elseif mode == 'leave' then
   verdict = 'stop'
 elseif mode == 'tick' or mode == 'slice' then
-  local behind = owed(session, queue, vtime or tonumber(redis.call('HGET', session_key(session), 'vtime')))
+  local behind = owed(session, queue, levels, vtime or tonumber(redis.call('HGET', session_key(session), 'vtime')))
   if behind and (mode == 'slice' and behind > 0 or behind >= GIVE_WAY_AFTER) then verdict = 'yield' end
 elseif mode == 'crowd' then
   if redis.call('SET', crowded_key(queue), runner, 'NX', 'PX', 40) then verdict = 'yield' end
 end
-if verdict == 'go' and redis.call('EXISTS', status_full_key()) == 1 then
+-- one look for both, which hardly ever finds anything
+local is_special = verdict == 'go' and redis.call('EXISTS', status_full_key(), excess_key()) > 0
+if is_special and redis.call('EXISTS', status_full_key()) == 1 then
   if held > 0 then verdict = 'hold' else verdict = 'wait' end
 elseif verdict == 'go' then
-  local most, turn, used = tonumber(want), fields[7], redis.call('HLEN', own_key(session))
+  local strict = is_special and is_strict()
+  local most, turn, used = tonumber(want), fields[8], redis.call('HLEN', own_key(session))
   if turn and turn ~= queue and is_turn_over(session, turn) then
     end_turn(session)
     turn = nil
@@ -92,7 +95,7 @@ elseif verdict == 'go' then
     turn = give_turn(session, queue, fields[4])
   end
   if turn and turn ~= queue then most = math.min(most, held + limit - 1 - used) end
-  held = claim(session, workflow, queue, life, limit, most, chunks, held, before, claims)
+  held = claim(session, levels, queue, life, limit, most, chunks, held, before, strict, claims)
   if turn == queue and #claims > 0 then end_turn(session) end
   if #claims == 0 then
     if held > 0 then verdict = 'hold' else verdict = 'stop' end
@@ -103,15 +106,15 @@ end
 
 local stays = verdict == 'go' or verdict == 'hold' or verdict == 'drain' or verdict == 'wait'
 if stays then
-  set_held(workflow, runner, before, held)
+  set_held(levels, runner, before, held)
   if held ~= before or coming == '1' then redis.call('HSET', runners_key(session), runner, life .. '|' .. held .. '|0') end
 else
-  leave(session, workflow, runner, queue, worker, before)
+  leave(session, levels, runner, queue, worker, before)
   if is_chord and (verdict == 'stop' or verdict == 'yield') then park(session, runner) end
 end
 emit(session, day, worker, blobs)
 touch_all(fields[4])
-hand_on_touched(session, workflow, publish, held < before or not stays)
+hand_on_touched(session, publish, held < before or not stays)
 
 local signature = ''
 if ended and not is_chord then signature = redis.call('HGET', session_key(session), 'signature') or '' end

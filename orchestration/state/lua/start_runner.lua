@@ -23,7 +23,7 @@
 local function compete(queues, publish)
   park(session, runner)
   offer(session, queue)
-  hand_on({ queue }, nil, publish)
+  hand_on({ queue }, publish)
   if redis.call('ZSCORE', inflight_key(queue), runner) then
     for at = 2, #publish, 5 do
       if publish[at] == runner then
@@ -35,11 +35,11 @@ local function compete(queues, publish)
   touched = {}
   touch_all(queues)
   touched[queue] = nil
-  hand_on_touched(session, nil, publish, false)
+  hand_on_touched(session, publish, false)
   return false
 end
 
-local f = redis.call('HMGET', session_key(session), 'status', 'version', 'day', 'signature', 'workflow', 'header', 'queues')
+local f = redis.call('HMGET', session_key(session), 'status', 'version', 'day', 'signature', 'workflow', 'header', 'queues', 'key')
 if not f[1] then return { 'gone', '', '', '', {} } end
 local is_chord, publish = f[6], {}
 if f[1] == 'ended' then
@@ -69,7 +69,7 @@ if old_life ~= '' and old_life ~= life then
   return_claims(session, queue, old_life)
   redis.call('SREM', worker_runners_key(string.match(old_life, '^(.*)/')), queue .. '|' .. runner)
   if tonumber(held) > 0 then
-    set_held(f[5], runner, tonumber(held), 0)
+    set_held(levels_of(f[5], f[8]), runner, tonumber(held), 0)
     held = '0'
   end
 end
@@ -77,4 +77,5 @@ redis.call('HSET', runners_key(session), runner, life .. '|' .. held .. '|' .. c
 redis.call('HDEL', runners_key(session), runner .. ':call')
 redis.call('ZADD', inflight_key(queue), int(now + tonumber(lease)), runner)
 if worker ~= '' then redis.call('SADD', worker_runners_key(worker), queue .. '|' .. runner) end
+if next(roomy) then hand_on({}, publish) end
 return { 'go', f[2], f[3], '', publish }

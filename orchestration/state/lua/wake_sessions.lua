@@ -34,7 +34,7 @@ for _, id in ipairs(redis.call('ZRANGE', turns_key(), 0, 99)) do
     end
   end
 end
-hand_on(queues, nil, publish)
+hand_on(queues, publish)
 local due = redis.call('ZRANGE', delayed_key(), 0, 0, 'WITHSCORES')
 local wait = -1
 if due[2] then wait = math.max(0, tonumber(due[2]) - now) end

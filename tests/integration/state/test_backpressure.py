@@ -47,7 +47,7 @@ def test_runners_wait_while_the_stream_is_too_large_and_go_on_when_it_has_shrunk
     assert stream.bound(MOST_BYTES) > MOST_BYTES
     waiting = live.settle_branch(runner, [Settlement(claim, "done")], call=2)
     assert (waiting.verdict, waiting.claims) == (Verdict.WAIT, ())
-    assert live.client.zcard(live.space.key("permits_global")) == 0, "who waits holds no permit"
+    assert live.client.zcard(live.space.key("permits", "global")) == 0, "who waits holds no permit"
     assert live.settle_branch(runner, [], call=3).verdict is Verdict.WAIT
     drain(stream)
     assert stream.bound(MOST_BYTES) < MOST_BYTES

@@ -31,7 +31,7 @@ def claimed(live: LiveState, runner: Runner, lease_us: int) -> Next:
 
 
 def permits(live: LiveState) -> int:
-    return int(live.client.zcard(live.space.key("permits_global")))
+    return int(live.client.zcard(live.space.key("permits", "global")))
 
 
 def test_a_runner_whose_lease_is_over_loses_its_claims_to_another(live: LiveState) -> None:

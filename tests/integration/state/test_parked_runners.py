@@ -51,7 +51,7 @@ def claim_of(live: LiveState, runner: Runner) -> Claim:
 
 
 def permits(live: LiveState) -> int:
-    return int(live.client.zcard(live.space.key("permits_global")))
+    return int(live.client.zcard(live.space.key("permits", "global")))
 
 
 def test_a_runner_that_comes_while_a_slot_is_free_needs_no_further_message(live: LiveState) -> None:

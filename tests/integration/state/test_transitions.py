@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from orchestration.state.live import LiveState, NewSession, Runner, kept_claim
+from orchestration.state.live import LimitChange, LiveState, NewSession, Runner, kept_claim
 from orchestration.vocabulary import (
     Claim,
     JoinStep,
@@ -35,17 +35,26 @@ from orchestration.vocabulary import (
     Verdict,
 )
 from tests.support.checkpoint import checkpoint
-from tests.support.live_model import ModelBranch, ModelSession
+from tests.support.live_model import ModelBranch, ModelLimits, ModelSession
 
 #: Modes whose effect does not depend on the time of day, so that an example can be repeated.
 MODES = [Mode.GO, Mode.GO, Mode.GO, Mode.TICK, Mode.SLICE, Mode.LEAVE]
 LEASE_US = 3_600_000_000
+WORKFLOWS = ("w1", "w2")
+KEYS = ("k1", "k2")
+#: All semaphores of more than one session.
+SESSION_LEVELS = (
+    "sessions", *(f"sessions:workflow:{name}" for name in WORKFLOWS), *(f"sessions:key:{name}" for name in KEYS)
+)  # fmt: skip
+LEVELS = ("global", *(f"workflow:{name}" for name in WORKFLOWS), *(f"key:{name}" for name in KEYS))
 QUEUES = ("q1", "q2")
 WORKER = "w@host#1"
 #: By so much older, ready units of another queue have the next permit of their session, if that queue has a free slot.
 TURN_AFTER_US = 250_000
 EXAMPLES = int(os.environ.get("TRANSITION_EXAMPLES", "150"))
 STEPS = 60
+#: 0: none.
+SOME_LIMIT = st.sampled_from([0, 0, 1, 2, 3])
 
 
 @dataclass
@@ -105,7 +114,12 @@ class Transitions(RuleBasedStateMachine):
         #: Runners that have left, with what their last call told them to publish.
         self.told: dict[str, tuple[Runner, tuple[Publication, ...]]] = {}
         self.holders: dict[str, Holder] = {}
-        self.slots, self.limit_global, self.limit_sessions = slots, limit_global, limit_sessions
+        self.slots, self.limit_sessions = slots, limit_sessions
+        self.limits = ModelLimits()
+        self.limits.give("global", limit_global)
+        self.limits.give("sessions", limit_sessions)
+        #: Permits that were in use before the last rule, by level and by session.
+        self.held_before = dict.fromkeys(LEVELS, 0)
         self.queued: list[str] = []
         self.lives = self.opened = 0
         assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global, limit_sessions) == ()
@@ -114,25 +128,45 @@ class Transitions(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.sessions) < 4)
     @rule(
-        plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES), header=st.sampled_from([0, 0, 0, 1, 2, 4])
-    )
-    def open(self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int) -> None:
+        plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES),
+        header=st.sampled_from([0, 0, 0, 1, 2, 4]), workflow=st.sampled_from(WORKFLOWS),
+        key=st.sampled_from(["", *KEYS]), most=st.tuples(SOME_LIMIT, SOME_LIMIT, SOME_LIMIT, SOME_LIMIT),
+        when_full=st.sampled_from(["queue", "queue", "reject"]),
+    )  # fmt: skip
+    def open(
+        self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int, workflow: str, key: str,
+        most: tuple[int, int, int, int], when_full: str,
+    ) -> None:  # fmt: skip
         self.opened += 1
         session = f"s{self.opened}"
         runner = self._runner(session, f"{session}.0", queue)
         new = NewSession(
-            workflow="w", version_id="v", day="2026-01-01", limit=limit, branch_timeout_seconds=300.0,
+            workflow=workflow, version_id="v", day="2026-01-01", limit=limit, branch_timeout_seconds=300.0,
             open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
-            most_sessions=self.limit_sessions, header=header,
+            most_sessions=self.limit_sessions, header=header, key=key, most_of_workflow=most[0], most_of_key=most[1],
+            sessions_of_workflow=most[2], sessions_of_key=most[3], when_full=when_full,
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
-        running = len(self.sessions) - len(self.queued)
-        self.sessions[session] = ModelSession(plan, limit, self.slots, header)
+        opened = ModelSession(plan, limit, self.slots, header, workflow, key)
+        self.limits.give(f"workflow:{workflow}", most[0])
+        if key:
+            self.limits.give(f"key:{key}", most[1])
+            self.limits.give(f"sessions:key:{key}", most[3])
+        self.limits.give(f"sessions:workflow:{workflow}", most[2])
+        self._admit()
+        full = self._full(opened)
+        if full and when_full == "reject":
+            assert verdict is Verdict.REJECTED
+            self._forget_key(key)
+            self._publish(publications)
+            return
+        self.sessions[session] = opened
         self.arriving += [(session, f"{session}.{number}", queue) for number in range(1, header + 1)]
         assert self.live.header_of(session) == header
-        if self.limit_sessions and (running >= self.limit_sessions or self.queued):
-            assert (verdict, publications) == (Verdict.QUEUED, ())
+        if full:
+            assert verdict is Verdict.QUEUED
+            assert not [p for p in publications if p.flow_session_id == session]
             self.queued.append(session)
         else:
             assert verdict is Verdict.GO
@@ -324,12 +358,63 @@ class Transitions(RuleBasedStateMachine):
         for name in [name for name, session in self.sessions.items() if not session.open]:
             self._close(name)
 
+    @rule(level=st.sampled_from(LEVELS), most=SOME_LIMIT)
+    def set_limit(self, level: str, most: int) -> None:
+        """An operator changes a limit, or leaves it to settings and definitions again."""
+        before = self.limits.of(level)
+        self.limits.set(level, most)
+        change = self.live.set_limit(level, most)
+        assert change is not None
+        assert (change.before, change.now) == (before, self.limits.of(level))
+        self._publish(change.publications)
+        assert change.in_use == self._held(level)
+        assert self.live.set_limit(level, most) == LimitChange(change.now, change.now, change.in_use), "repeated"
+
+    @rule(level=st.sampled_from(SESSION_LEVELS), most=SOME_LIMIT)
+    def set_limit_of_sessions(self, level: str, most: int) -> None:
+        self.limits.set(level, most)
+        change = self.live.set_limit(level, most)
+        assert change is not None
+        self._admit()
+        assert (change.now, change.in_use) == (self.limits.of(level), self._running(level))
+        self._publish(change.publications)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), most=st.integers(0, 4))
+    def set_limit_of_session(self, data: st.DataObject, most: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.sessions)))
+        session = self.sessions[name]
+        change = self.live.set_limit(f"session:{name}", most)
+        if not session.open:
+            assert change is None, "it has ended"
+            return
+        session.limit = most or session.limit_given
+        assert change is not None
+        assert (change.now, change.in_use) == (session.limit, len(session.claimed))
+        self._publish(change.publications)
+
+    @rule(limit_global=SOME_LIMIT)
+    def beat(self, limit_global: int) -> None:
+        """A worker renews its leases; its settings may be others than before."""
+        self.limits.give("global", limit_global)
+        self._publish(self.live.beat_worker(WORKER, QUEUES, self.slots, LEASE_US, limit_global, self.limit_sessions))
+
     # What must hold at all times
 
     @invariant()
     def queued_sessions_are_those_above_the_limit(self) -> None:
         key, client = self.live.space.key, self.live.client
-        assert [name.decode() for name in client.zrange(key("sessions_queued"), 0, -1)] == self.queued
+        queued: list[str] = []
+        for level in SESSION_LEVELS:
+            running_at, queued_at = (key("permits", level), key("blocked", level))
+            if level == "sessions":
+                running_at, queued_at = key("sessions_running"), key("sessions_queued")
+            assert client.zcard(running_at) == self._running(level)
+            found = [name.decode() for name in client.zrange(queued_at, 0, -1)]
+            assert found == [name for name in self.queued if name in found], "in the order in which they came"
+            assert not found or 0 < self.limits.of(level) <= self._running(level), f"{found} wait at {level}, with room"
+            queued += found
+        assert sorted(queued) == sorted(self.queued)
         running = {name.decode() for name in client.zrange(key("sessions_running"), 0, -1)}
         assert running == self.sessions.keys() - set(self.queued)
         for name in self.queued:
@@ -359,25 +444,27 @@ class Transitions(RuleBasedStateMachine):
 
     @invariant()
     def limits_hold_and_permits_are_counted(self) -> None:
+        """No more permits are in use than a limit allows; while it was lowered below its use, no more than before."""
         key, client = self.live.space.key, self.live.client
-        coming = len(self.published) + sum(h.calls == 0 and h.has_permit for h in self.holders.values())
-        held = sum(len(session.claimed) for session in self.sessions.values()) + coming
-        assert client.zcard(key("permits_global")) == client.zcard(key("permits_workflow", "w")) == held
-        if self.limit_global:
-            assert held <= self.limit_global
-        for session in self.sessions.values():
-            assert len(session.claimed) <= session.limit
+        held = {level: self._held(level) for level in LEVELS}
+        for level in LEVELS:
+            assert client.zcard(key("permits", level)) == held[level]
+            most = self.limits.of(level)
+            assert most == int(client.hget(key("limits"), level) or 0)
+            assert not most or held[level] <= max(most, self.held_before[level]), f"{level}; {self._fleet()}"
+        for name, session in self.sessions.items():
+            held[name] = len(session.claimed)
+            assert held[name] <= max(session.limit, self.held_before.get(name, 0))
+        self.held_before = held
 
     @invariant()
     def nobody_waits_while_a_slot_and_a_permit_are_free(self) -> None:
         key, client = self.live.space.key, self.live.client
-        if self.limit_global and client.zcard(key("permits_global")) >= self.limit_global:
-            return
         for queue in QUEUES:
             if client.zcard(key("inflight", queue)) >= self.slots:
                 continue
             for name, session in self.sessions.items():
-                if name in self.queued:
+                if name in self.queued or self._reached(session):
                     continue
                 coming = int(client.hget(key("session", name), f"pub:{queue}") or 0)
                 assert not session.wants_runner(queue, coming, self._turn(name)), (
@@ -434,14 +521,20 @@ class Transitions(RuleBasedStateMachine):
         assert not stuck, f"sessions that do not end: {stuck}; {self._fleet()}"
         for name in list(self.sessions):
             self._close(name)
-        assert self.live.beat_worker(WORKER, QUEUES, self.slots, LEASE_US) == (), (
+        limits = self.limits.given["global"], self.limits.given["sessions"]
+        assert self.live.beat_worker(WORKER, QUEUES, self.slots, LEASE_US, *limits) == (), (
             "it forgets runners of closed sessions"
         )
         left = {
             k.decode().removeprefix(self.live.space.prefix)
             for k in self.live.client.scan_iter(f"{self.live.space.prefix}*")
         }
-        lasting = {"queues", "limits", "workers", "clock", "status", f"worker:{WORKER}:queues"}
+        assert not [key for key in self.limits.given if "key:" in key]
+        assert sorted(self.live.client.hkeys(self.live.space.key("limits_given"))) == sorted(
+            level.encode() for level, most in self.limits.given.items() if most
+        )
+        lasting = {"queues", "limits", "limits:given", "limits:set", "excess", "workers", "clock", "status"}
+        lasting |= {f"worker:{WORKER}:queues"}
         lasting |= {f"slots:{queue}" for queue in QUEUES} | {f"slots:{queue}:total" for queue in QUEUES}
         assert {k for k in left if not k.startswith(("last:", "closed:", "crowded:"))} <= lasting
         if left:
@@ -607,12 +700,9 @@ class Transitions(RuleBasedStateMachine):
         if answer.verdict is Verdict.GO:
             assert answer.claims
         if mode is Mode.GO and session.open and len(holder.held) < want:
-            everywhere = self.live.client.zcard(self.live.space.key("permits_global"))
             limit = session.limit_on(holder.runner.queue, self._turn(holder.runner.flow_session_id))
             assert (
-                session.ready_units(holder.runner.queue) == 0
-                or len(session.claimed) >= limit
-                or (self.limit_global and everywhere >= self.limit_global)
+                session.ready_units(holder.runner.queue) == 0 or len(session.claimed) >= limit or self._reached(session)
             ), "a unit was ready, permits were free, and the runner did not get it"
 
     def _check_order(self, runner: Runner, session: ModelSession, answer: Next, had_slots: list[str]) -> None:
@@ -638,9 +728,43 @@ class Transitions(RuleBasedStateMachine):
         self._publish(self.live.close_session(name))
         self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
-        del self.sessions[name]
-        while self.queued and len(self.sessions) - len(self.queued) < self.limit_sessions:
-            self.queued.pop(0)
+        key = self.sessions.pop(name).key
+        self._forget_key(key)
+        self._admit()
+
+    def _forget_key(self, key: str) -> None:
+        if key and not any(session.key == key for session in self.sessions.values()):
+            self.limits.given.pop(f"key:{key}", None)
+            self.limits.given.pop(f"sessions:key:{key}", None)
+
+    def _admit(self) -> None:
+        """Of the sessions that may start, the one that came first starts first."""
+        while startable := [name for name in self.queued if not self._full(self.sessions[name])]:
+            self.queued.remove(startable[0])
+
+    def _running(self, level: str) -> int:
+        """Sessions that count at a level."""
+        return sum(
+            level in session.session_levels for name, session in self.sessions.items() if name not in self.queued
+        )
+
+    def _full(self, session: ModelSession) -> bool:
+        """Whether it must wait for others to end."""
+        return any(0 < self.limits.of(level) <= self._running(level) for level in session.session_levels)
+
+    def _held(self, level: str) -> int:
+        """Permits of a level in use: of claims, and of runners that are on their way."""
+        sessions = {name: session for name, session in self.sessions.items() if level in session.levels}
+        coming = sum(publication.flow_session_id in sessions for publication in self.published)
+        coming += sum(
+            holder.calls == 0 and holder.has_permit and holder.runner.flow_session_id in sessions
+            for holder in self.holders.values()
+        )
+        return coming + sum(len(session.claimed) for session in sessions.values())
+
+    def _reached(self, session: ModelSession) -> bool:
+        """Whether some level of the session has no permit left."""
+        return any(0 < self.limits.of(level) <= self._held(level) for level in session.levels)
 
     def _fleet(self) -> dict[str, object]:
         key, client = self.live.space.key, self.live.client
@@ -648,8 +772,8 @@ class Transitions(RuleBasedStateMachine):
             queue: (client.zrange(key("waiting", queue), 0, -1), client.zrange(key("inflight", queue), 0, -1))
             for queue in QUEUES
         }
-        blocked = client.zrange(key("blocked_global"), 0, -1)
-        return {"waiting, in flight": queues, "blocked": blocked, "slots": self.slots, "global": self.limit_global}
+        blocked = {level: client.zrange(key("blocked", level), 0, -1) for level in LEVELS}
+        return {"waiting, in flight": queues, "blocked": blocked, "slots": self.slots, "limits": self.limits}
 
     def _dump(self) -> dict[bytes, bytes | None]:
         return {

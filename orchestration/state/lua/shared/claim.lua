@@ -62,12 +62,13 @@ local function take_items(id, queue, action, chunk, limit)
   return unit, attempt, count, retry
 end
 
-local function claim(id, workflow, queue, life, limit, want, chunks, held, before, claims)
+-- before: permits that the runner has; unless `strict`, it needs to ask for none of these.
+local function claim(id, levels, queue, life, limit, want, chunks, held, before, strict, claims)
   local ready, own = ready_key(id, queue), own_key(id)
   local used = redis.call('HLEN', own)
   while held < want do
     if used >= limit then break end
-    if held >= before and limit_reached(workflow, held - before) then break end
+    if (strict or held >= before) and limit_reached(levels, held - before) then break end
     local entry = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')
     local member = entry[1]
     if not member then break end

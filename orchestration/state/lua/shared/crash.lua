@@ -46,8 +46,8 @@ local function expire(id, runner, queue, worker)
   local units = {}
   if coming == '1' then redis.call('HINCRBY', session_key(id), 'pub:' .. queue, -1) end
   if life ~= '' then units = return_claims(id, queue, life) end
-  local fields = redis.call('HMGET', session_key(id), 'workflow', 'queues', 'header')
-  leave(id, fields[1], runner, queue, worker, tonumber(held))
+  local fields = redis.call('HMGET', session_key(id), 'workflow', 'queues', 'header', 'key')
+  leave(id, levels_of(fields[1], fields[4]), runner, queue, worker, tonumber(held))
   if fields[3] then park(id, runner) end
   touch_all(fields[2])
   return units

@@ -27,14 +27,15 @@ local function more_ready_than(id, queue, runners)
 end
 
 -- wants_runner: more units are ready on the queue than runners are on their way, one more may hold a permit (another queue that
--- has the turn keeps one), and in a chord session one is parked.
+-- has the turn keeps one), and in a chord session one is parked. Returns also since when it waits there for a limit, if it does.
 local function wants_runner(id, queue)
-  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue, 'header', 'turn')
-  if fields[1] ~= 'running' then return false end
-  if fields[4] and not has_parked(id) then return false end
+  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue, 'header', 'blocked:' .. queue, 'turn')
+  if fields[1] ~= 'running' then return false, fields[5] end
+  if fields[4] and not has_parked(id) then return false, fields[5] end
   local coming = tonumber(fields[3] or '0')
-  local kept = fields[5] and fields[5] ~= queue and 1 or 0
-  return redis.call('HLEN', own_key(id)) + coming + kept < tonumber(fields[2]) and more_ready_than(id, queue, coming)
+  local kept = fields[6] and fields[6] ~= queue and 1 or 0
+  local is_free = redis.call('HLEN', own_key(id)) + coming + kept < tonumber(fields[2])
+  return is_free and more_ready_than(id, queue, coming), fields[5]
 end
 
 -- offer: let the session compete for a slot of the queue, if it has use for one. Returns whether it is new among those waiting.
@@ -50,7 +51,7 @@ end
 
 -- register_published: a runner of the session is on its way through the broker, with its first permit: a new one, or in a chord
 -- session one that was parked. Returns its id, and the message of the one that was parked.
-local function register_published(id, queue, workflow, is_chord)
+local function register_published(id, queue, levels, is_chord)
   local key = session_key(id)
   redis.call('SADD', queues_key(), queue)
   local runner, message
@@ -59,7 +60,7 @@ local function register_published(id, queue, workflow, is_chord)
   redis.call('HINCRBY', key, 'pub:' .. queue, 1)
   redis.call('HSET', runners_key(id), runner, '|1|1')
   redis.call('ZADD', inflight_key(queue), int(now + PUBLISHED_LEASE), runner)
-  set_held(workflow, runner, 0, 1)
+  set_held(levels, runner, 0, 1)
   return runner, message
 end
 
@@ -73,15 +74,17 @@ local function hand_on_queue(queue, publish, turns)
     local head = redis.call('ZPOPMIN', waiting)
     local id = head[1]
     if not id then break end
-    if wants_runner(id, queue) then
-      local fields = redis.call('HMGET', session_key(id), 'workflow', 'timeout', 'header')
-      local reached = limit_reached(fields[1], 0)
-      if reached == 'global' then
-        redis.call('ZADD', blocked_global_key(), head[2], queue .. '|' .. id)
-      elseif reached then
-        redis.call('ZADD', blocked_workflow_key(fields[1]), head[2], queue .. '|' .. id)
+    local is_wanted, since = wants_runner(id, queue)
+    local reached = nil
+    if is_wanted then
+      local fields = redis.call('HMGET', session_key(id), 'workflow', 'timeout', 'header', 'key')
+      local levels = levels_of(fields[1], fields[4])
+      reached = limit_reached(levels, 0)
+      if reached then
+        redis.call('ZADD', blocked_key(reached), head[2], queue .. '|' .. id)
+        redis.call('HSETNX', session_key(id), 'blocked:' .. queue, int(now))
       else
-        local runner, message = register_published(id, queue, fields[1], fields[3])
+        local runner, message = register_published(id, queue, levels, fields[3])
         publish[#publish + 1] = id
         publish[#publish + 1] = runner
         publish[#publish + 1] = queue
@@ -91,21 +94,24 @@ local function hand_on_queue(queue, publish, turns)
         offer(id, queue)
       end
     end
+    if since and not reached then redis.call('HDEL', session_key(id), 'blocked:' .. queue) end
   end
   return turns
 end
 
--- hand_on: give free slots and permits to those that wait for them, on the queues in the list first. Appends session, runner,
--- queue, branch timeout (s), message to `publish` for each runner that the caller must publish.
--- workflow: whose permits may have become free in this call, or nil.
-local function hand_on(queues, workflow, publish)
+-- hand_on: give free slots and permits to those that wait for them: for the permits that became free in this call, then on
+-- the queues in the list. Appends session, runner, queue, branch timeout (s), message to `publish` for each runner that the
+-- caller must publish.
+local function hand_on(queues, publish)
   local turns = MOST_TURNS
-  for _, queue in ipairs(queues) do turns = hand_on_queue(queue, publish, turns) end
-  local queue = unblock(workflow)
-  while queue and turns > 0 do
+  local queue = unblock()
+  while queue do
     turns = hand_on_queue(queue, publish, turns - 1)
-    queue = unblock(workflow)
+    if turns <= 0 then break end
+    queue = unblock()
   end
+  for level in pairs(roomy) do redis.call('SADD', unfinished_key(), level) end
+  for _, name in ipairs(queues) do turns = hand_on_queue(name, publish, turns) end
 end
 
 -- touch_all: a permit of the session may be free, which work on any of its queues can use.
@@ -115,21 +121,21 @@ end
 
 -- hand_on_touched: offer the session on all queues where something became ready, and hand on there.
 -- freed: whether this call gave a slot or a permit back; if not, only a session that is new among those waiting can get any.
-local function hand_on_touched(id, workflow, publish, freed)
+local function hand_on_touched(id, publish, freed)
   local queues, new = {}, false
   for queue in pairs(touched) do
     if offer(id, queue) then new = true end
     queues[#queues + 1] = queue
   end
-  if new or freed then hand_on(queues, workflow, publish) end
+  if new or freed then hand_on(queues, publish) end
 end
 
 -- leave: a runner is no more: its permits, slot and registration are given back.
-local function leave(id, workflow, runner, queue, worker, held)
+local function leave(id, levels, runner, queue, worker, held)
   redis.call('HDEL', runners_key(id), runner, runner .. ':call')
   redis.call('ZREM', inflight_key(queue), runner)
   if worker ~= '' then redis.call('SREM', worker_runners_key(worker), queue .. '|' .. runner) end
-  set_held(workflow, runner, held, 0)
+  set_held(levels, runner, held, 0)
 end
 
 -- charge: the session used `elapsed` µs of a slot; the fleet's clock follows the session that is furthest behind.
@@ -148,11 +154,17 @@ local function charge(id, queue, elapsed)
   return vtime
 end
 
--- owed: virtual time by which the first other session that waits for this queue is behind `vtime`, or nil.
-local function owed(id, queue, vtime)
-  local heads = redis.call('ZRANGE', waiting_key(queue), 0, 1, 'WITHSCORES')
-  local place = 1
-  if heads[1] == id then place = 3 end
-  if not heads[place] then return nil end
-  return vtime - tonumber(heads[place + 1])
+-- owed: virtual time by which the first other session that waits for this queue, or for a permit of these levels, is behind
+-- `vtime`, or nil.
+local function owed(id, queue, levels, vtime)
+  local behind = nil
+  local function look(key, own)
+    local heads = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
+    local place = 1
+    if heads[1] == own then place = 3 end
+    if heads[place] then behind = math.max(behind or -math.huge, vtime - tonumber(heads[place + 1])) end
+  end
+  look(waiting_key(queue), id)
+  for _, level in ipairs(levels) do look(blocked_key(level), queue .. '|' .. id) end
+  return behind
 end
