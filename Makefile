@@ -34,7 +34,7 @@ test-integration: $(READY) ## Run the tests that need Redis and PostgreSQL (star
 test-cluster: $(READY) ## Run the tests with real worker processes
 	@$(BIN)/python -m pytest tests/cluster $(ARGS)
 
-test-stress: $(READY) ## Run the tests that kill a hundred processes
+test-stress: $(READY) ## Run the long tests: a hundred killed processes, five hundred scenarios of limits
 	@$(BIN)/python -m pytest tests/stress $(ARGS)
 
 bench: $(READY) ## Measure speed and memory beside plain Celery: a table, JSON and a chart (ARGS=--quick: small)
