@@ -323,7 +323,12 @@ def wait_blocked(records: Records, worker: LoggedProgram, not_in: int = 0) -> in
 
 
 def test_workers_replaced_one_by_one_under_load_run_every_task_once(fleet: Fleet, tmp_path: Path) -> None:
-    rounds, items, steps = 3, 60, 8
+    replace_workers(fleet, tmp_path, rounds=3)
+
+
+def replace_workers(fleet: Fleet, tmp_path: Path, rounds: int) -> None:
+    """Replace the older of two workers so many times while runs go on: each ends in good order, each task runs once."""
+    items, steps = 60, 8
     start = partial(fleet.start, concurrency=2, queues=(OWN,), ACTION_MODULES=ACTION_MODULES)
     workers, records = start(2), Records(fleet)
     runs: list[tuple[Path, str, set[str]]] = []
