@@ -13,11 +13,12 @@ from orchestration import action
 
 
 @action("test.message")
-def message(folder: str = "", processes: int = 1) -> dict[str, object]:
+def message(seconds: float = 0.0, folder: str = "", processes: int = 1) -> dict[str, object]:
     """The task's name and id, the group it was sent in, the message's own mark, and the process it runs in.
 
     With a folder it ends when so many processes are in it at once: no message serves two of them.
     """
+    time.sleep(seconds)
     if folder:
         end = time.monotonic() + 30
         Path(folder, str(os.getpid())).touch()
