@@ -37,11 +37,6 @@ def client(workers: Fleet) -> Iterator[Client]:
         yield running
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 def wait(journal: Path, seconds: float = 0.0, **inputs: object) -> dict[str, Any]:
     return {"uses": "test.record_async", "with": {"journal": str(journal), "seconds": seconds, **inputs}}
 

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.cluster.test_async_branches import ACTIONS, ran, run, wait
 from tests.support.clients import running_client
@@ -15,11 +14,6 @@ from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
 from tests.support.records import Records, most_at_once
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
 
 
 def test_one_runner_takes_no_more_than_its_setting(fleet: Fleet, journal: Path) -> None:

@@ -29,11 +29,6 @@ def client(request: pytest.FixtureRequest, module_fleet: Fleet, records: Records
         yield running
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 @pytest.fixture(params=Dispatch, ids=str)
 def names(request: pytest.FixtureRequest, journal: Path) -> dict[str, object]:
     """`lin` and `fork` run `first` (and three branches) and give their payload; `callback` notes that it ran."""

@@ -47,11 +47,6 @@ def client(workers: Fleet) -> Iterator[Client]:
         yield running
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 def fan(each: Definition, items: int, **others: Definition) -> Definition:
     """`start`, a `for_each` behind it, and `last`, which gives the results of the items."""
     last = {"needs": ["each"], "uses": "core.echo", "with": {"value": "${{ tasks.each.result }}"}}

@@ -15,10 +15,9 @@ from tests.support.waiting import wait_until
 from tests.support.workflows import record
 
 
-def test_a_task_that_a_process_was_given_before_the_stop_runs_once(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_task_that_a_process_was_given_before_the_stop_runs_once(fleet: Fleet, journal: Path) -> None:
     (worker,) = fleet.start(1, concurrency=1, ACTION_MODULES="tests.support.journal")
     assert worker.process is not None
-    journal = tmp_path / "journal"
     (process,) = pool_processes(worker)
     with running_client(fleet) as client:
         os.kill(process, signal.SIGSTOP)  # it is slow to begin, as on a busy machine

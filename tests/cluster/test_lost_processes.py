@@ -47,11 +47,6 @@ STARTS_BETWEEN_KILLS = 12
 LEASE = "3"
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 @pytest.fixture(scope="module")
 def one(module_fleet: Fleet) -> LoggedProgram:
     """A worker of three processes, with the default settings."""

@@ -41,11 +41,6 @@ def client(two: Fleet) -> Iterator[Client]:
         yield running
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 @pytest.fixture(params=Dispatch, ids=str)
 def dispatch(request: pytest.FixtureRequest) -> Dispatch:
     """The dispatcher of the workflows of a test."""

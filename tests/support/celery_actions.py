@@ -10,6 +10,7 @@ from pathlib import Path
 from celery import current_task
 
 from orchestration import action
+from tests.support.waiting import wait_until
 
 
 @action("test.message")
@@ -20,12 +21,8 @@ def message(seconds: float = 0.0, folder: str = "", processes: int = 1) -> dict[
     """
     time.sleep(seconds)
     if folder:
-        end = time.monotonic() + 30
         Path(folder, str(os.getpid())).touch()
-        while len(list(Path(folder).iterdir())) < processes:
-            if time.monotonic() > end:
-                raise TimeoutError(folder)
-            time.sleep(0.01)
+        wait_until(lambda: len(list(Path(folder).iterdir())) >= processes, f"{processes} processes are in {folder}")
     request = current_task.request
     return {
         "task": current_task.name, "id": request.id, "group": request.group, "in_chord": request.chord is not None,

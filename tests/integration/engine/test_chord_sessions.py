@@ -34,11 +34,6 @@ def come(engine: SteppingEngine, fork: Fork, number: int) -> Verdict:
     return engine.processor.process_branches_parallel(session, f"{session}.{number}", QUEUE, f"message {number}")
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 def test_the_caller_publishes_the_chord_and_runs_nothing(engine: SteppingEngine, journal: Path) -> None:
     fork = fork_of(engine, two(journal, dispatch="chord"))
     session = fork.request.flow_session_id

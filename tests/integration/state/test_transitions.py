@@ -111,6 +111,8 @@ class Transitions(RuleBasedStateMachine):
         self.published: list[Publication] = []
         #: Messages of chords' runners that nobody waits for: the first of each, and those that come again.
         self.arriving: list[tuple[str, str, str]] = []
+        #: Runners that came when their session had ended; they stay registered until it is closed.
+        self.too_late: set[Publication] = set()
         #: Runners that have left, with what their last call told them to publish.
         self.told: dict[str, tuple[Runner, tuple[Publication, ...]]] = {}
         self.holders: dict[str, Holder] = {}
@@ -187,6 +189,7 @@ class Transitions(RuleBasedStateMachine):
             assert started.verdict is Verdict.GONE
         elif not session.open:
             assert started.verdict is Verdict.REDUNDANT
+            self.too_late.add(publication)
         else:
             assert started.verdict is Verdict.GO
             self.holders[runner.runner] = Holder(runner, has_permit=True)
@@ -311,7 +314,7 @@ class Transitions(RuleBasedStateMachine):
         if session.header:
             session.parked.add(name)
         publications = self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER, runner.life)
-        resent = tuple(publication for publication in holder.told if publication in self.published)
+        resent = tuple(filter(self._has_not_begun, holder.told))
         assert publications[: len(resent)] == resent, "it may have died before it published them"
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
         self._publish(publications[len(resent) :])
@@ -329,7 +332,7 @@ class Transitions(RuleBasedStateMachine):
         """The process of a runner dies when it has left, perhaps before it published what it was told to."""
         runner, told = self.told[data.draw(st.sampled_from(sorted(self.told)))]
         resent = self.live.expire_runner(runner.flow_session_id, runner.runner, runner.queue, WORKER, runner.life)
-        assert resent == tuple(publication for publication in told if publication in self.published)
+        assert resent == tuple(filter(self._has_not_begun, told))
         self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
 
     @precondition(lambda self: self.sessions)
@@ -584,6 +587,10 @@ class Transitions(RuleBasedStateMachine):
                 session.parked.remove(publication.runner)
         self.published += publications
 
+    def _has_not_begun(self, publication: Publication) -> bool:
+        """Whether this runner is registered and has begun nothing."""
+        return publication in self.published or publication in self.too_late
+
     def _left(self, holder: Holder, answer: Next) -> None:
         """What becomes of a runner of a chord that has left."""
         session = self.sessions[holder.runner.flow_session_id]
@@ -728,6 +735,7 @@ class Transitions(RuleBasedStateMachine):
         self._publish(self.live.close_session(name))
         self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
+        self.too_late = {late for late in self.too_late if late.flow_session_id != name}
         key = self.sessions.pop(name).key
         self._forget_key(key)
         self._admit()

@@ -24,14 +24,16 @@ local function return_claims(id, queue, life)
 end
 
 -- resend: runners that a dead life was told to publish by its last call, and that have not begun: it may have died before it
--- did. They are published once more; a message that comes twice does no harm. `call`: number and reply of a call, or nil.
+-- did. They are published once more, unless that was for another queue by now; a message that comes twice does no harm.
+-- `call`: number and reply of a call, or nil.
 local function resend(life, call, publish)
   if not call then return end
   local stored = cmsgpack.unpack(call)
   if string.sub(stored[1], 1, #life) ~= life then return end
   local told = stored[2][3]
   for at = 1, #told, 5 do
-    if redis.call('HGET', runners_key(told[at]), told[at + 1]) == '|1|1' then
+    local is_on_its_way = redis.call('HGET', runners_key(told[at]), told[at + 1]) == '|1|1'
+    if is_on_its_way and redis.call('ZSCORE', inflight_key(told[at + 2]), told[at + 1]) then
       for field = at, at + 4 do publish[#publish + 1] = told[field] end
     end
   end
