@@ -111,7 +111,6 @@ class Transitions(RuleBasedStateMachine):
         self.published: list[Publication] = []
         #: Messages of chords' runners that nobody waits for: the first of each, and those that come again.
         self.arriving: list[tuple[str, str, str]] = []
-        #: Runners that came when their session had ended; they stay registered until it is closed.
         #: Runners that have left, with what their last call told them to publish.
         self.told: dict[str, tuple[Runner, tuple[Publication, ...]]] = {}
         self.holders: dict[str, Holder] = {}
