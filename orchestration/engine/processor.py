@@ -200,11 +200,10 @@ class EnhancedParallelProcessor:
 
     def give_up(self, runner: Runner) -> None:
         """Let others take over what a runner of this process has claimed, when it can't go on."""
-        self.links.publish_runners(
-            self.stores.live.expire_runner(
-                runner.flow_session_id, runner.runner, runner.queue, self.worker, runner.life
-            )
-        )
+        live = self.stores.live
+        unsent = live.resend_runners()
+        takers = live.expire_runner(runner.flow_session_id, runner.runner, runner.queue, self.worker, runner.life)
+        self.links.publish_runners(unsent + takers)
 
     def process_branches_parallel(self, flow_session_id: str, runner: str, queue: str, message: str = "") -> Verdict:
         """Run branches of an open session as one of its runners, until there is no more to do here.

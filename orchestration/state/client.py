@@ -140,6 +140,12 @@ class ScriptCaller:
             due.clear()
             raise
 
+    def close(self) -> None:
+        """Close this thread's connection; a later call makes it anew."""
+        connection = getattr(self._own, "connection", None)
+        if connection is not None:
+            self._cut(connection)
+
     def _repeat_due(self) -> None:
         """Do again what may not have arrived."""
         due = self._due

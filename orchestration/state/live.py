@@ -194,6 +194,12 @@ class LiveState:
             self._connect()
         return self._client
 
+    def close(self) -> None:
+        """Connections of this process and thread are closed; another call opens one again."""
+        if self._pid == os.getpid():
+            self._scripts.close()
+            self._client.close()
+
     @property
     def scripts(self) -> ScriptCaller:
         """Calls the scripts in this process."""
@@ -395,6 +401,10 @@ class LiveState:
             life=life or f"{worker}/",
         )  # fmt: skip
         return _publications(publish)
+
+    def resend_runners(self) -> tuple[Publication, ...]:
+        """All runners that are on their way: when a process died, perhaps before it published what it was told to."""
+        return _publications(load_script("resend_runners")(self.scripts, self.space))
 
     # The fleet
 

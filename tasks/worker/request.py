@@ -17,6 +17,7 @@ from celery.exceptions import Ignore
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from orchestration.errors import WorkflowExecutionError
 from orchestration.state.live import lives_in
 from tasks.worker import lifecycle
 
@@ -32,7 +33,9 @@ class ProcessorRequest(Request):
         if not isinstance(error, Ignore):
             # not after an orderly end: a runner of a chord may be at work again by now, in this very worker
             try:
-                self._expire_runner(type(error).__name__)
+                # an answer to the caller, as of a bad payload, kept no runners from being published
+                resends = not isinstance(error, WorkflowExecutionError)
+                self._expire_runner(type(error).__name__, resends=resends)
             except Exception:  # noqa: BLE001 - Celery's own handling must go on
                 _log.exception("[WORKER] the runner of %s could not be given up; its lease will expire", self.id)
         if self._is_in_chord and isinstance(error, TimeLimitExceeded):
@@ -52,7 +55,7 @@ class ProcessorRequest(Request):
         Args: given_up: nobody has gone on without that thread.
         """
         if given_up:
-            self._expire_runner("a stuck thread")
+            self._expire_runner("a stuck thread", resends=False)
         self._come_again()
 
     @property
@@ -63,22 +66,24 @@ class ProcessorRequest(Request):
         task_ready(self)
         self.reject(requeue=True)
 
-    def _expire_runner(self, cause: str) -> None:
+    def _expire_runner(self, cause: str, *, resends: bool) -> None:
         from tasks.engine import get_processor  # noqa: PLC0415 - made when first needed
         from tasks.workflow import flow_session_id_of  # noqa: PLC0415
 
-        queue = self.delivery_info.get("routing_key") or self.app.conf.task_default_queue
-        if self.name == "tasks.run_branches":
-            session, runner = self.id.rpartition(".")[0], self.id
-        elif self.name == "tasks.run_workflow":
-            session = flow_session_id_of(self.id)
-            runner = f"{session}.0"
-        else:
-            return
         processor = get_processor()
-        worker = lifecycle.worker_name()
-        life = lives_in(worker, self.worker_pid) if self._is_in_chord and self.worker_pid else ""
-        published = processor.stores.live.expire_runner(session, runner, queue, worker, life)
+        live = processor.stores.live
+        published = live.resend_runners() if resends else ()
+        if self.name in ("tasks.run_branches", "tasks.run_workflow"):
+            if self.name == "tasks.run_branches":
+                session, runner = self.id.rpartition(".")[0], self.id
+            else:
+                session = flow_session_id_of(self.id)
+                runner = f"{session}.0"
+            worker = lifecycle.worker_name()
+            queue = self.delivery_info.get("routing_key") or self.app.conf.task_default_queue
+            life = lives_in(worker, self.worker_pid) if self._is_in_chord and self.worker_pid else ""
+            takers = live.expire_runner(session, runner, queue, worker, life)
+            if takers:
+                _log.warning("[WORKER] runner %s has ended by %s; %d others take over", runner, cause, len(takers))
+            published += takers
         processor.links.publish_runners(published)
-        if published:
-            _log.warning("[WORKER] runner %s has ended by %s; %d others take over", runner, cause, len(published))

@@ -36,7 +36,7 @@ from tests.support.records import Records
 from tests.support.waiting import wait_until
 from tests.support.workflows import Definition, record
 
-ACTION_MODULES = "tests.support.journal"
+ACTION_MODULES = "tests.support.journal,tests.support.chord_faults"
 #: Served by the workers that one test starts for itself; others of this module must not take their messages.
 OWN = "own"
 NOOP = {"uses": "core.noop"}
@@ -294,6 +294,20 @@ def test_a_kill_while_the_end_is_recorded_changes_nothing(
     assert Counter(run.task for run in executions(journal)) == {"held": 1, "beside": 1}
     assert records.rows("SELECT status FROM flow_sessions WHERE flow_session_id = %s", session) == [("succeeded",)]
     records.wait_nothing_live()
+
+
+def test_runners_that_a_process_was_told_to_publish_are_published_when_it_died_before(
+    client: Client, module_fleet: Fleet, journal: Path, tmp_path: Path
+) -> None:
+    """The only permit is theirs, so nobody else can do the work."""
+    fault = {"uses": "test.fail_to_publish", "with": {"marker": str(tmp_path / "died"), "after": 0, "dies": True}}
+    beside = {name: {**record(journal), "needs": ["start"]} for name in ("a", "b")}
+    limits = {"max_concurrent_branches_of_workflow": 1}
+    session = begin(client, {"name": "untold", "limits": limits, "actions": {"start": fault, **beside}})
+    assert result_of(client, session)["counts"] == {"succeeded": 3}
+    assert (tmp_path / "died").exists()
+    assert Counter(run.task for run in executions(journal)) == {"a": 1, "b": 1}
+    Records(module_fleet).wait_nothing_live()
 
 
 def wait_blocked(records: Records, worker: LoggedProgram, not_in: int = 0) -> int:

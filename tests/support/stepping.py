@@ -61,7 +61,8 @@ class SteppingEngine:
         self.live = LiveState(redis_url, namespace)
         self.live.beat_worker("stepping#1", [QUEUE], 1, 3_600_000_000, 0, settings.get("max_concurrent_workflows", 0))
         self.links = RecordingLinks()
-        self.updater = Updater(StatusStream(redis_url, namespace), self.database, "stepping")
+        self.stream = StatusStream(redis_url, namespace)
+        self.updater = Updater(self.stream, self.database, "stepping")
         versions = VersionCache(self.database, self.settings)
         stores = Stores(self.live, self.database)
         self.processor = EnhancedParallelProcessor(
@@ -74,6 +75,8 @@ class SteppingEngine:
     def close(self) -> None:
         """Give the connections back."""
         self.database.close()
+        self.live.close()
+        self.stream.close()
 
     def run(
         self,

@@ -1,5 +1,4 @@
--- A runner's process is known to be dead: what it had claimed may run again at once, and so may the runners that it was to
--- publish when it died.
+-- A runner's process is known to be dead: what it had claimed may run again at once.
 --
 -- ARGV: session runner queue worker life
 --   worker   in which it ran
@@ -11,13 +10,9 @@
 -- Stream: nothing
 
 local publish = {}
-local record = redis.call('HMGET', runners_key(session), runner, runner .. ':call')
-local registered_life = record[1] and string.match(record[1], '^(.*)|%d+|%d$') or ''
-if string.sub(registered_life, 1, #life) ~= life then
-  resend(life, redis.call('GET', last_call_key(runner)), publish)
-  return { {}, publish }
-end
-resend(life, record[2], publish)
+local record = redis.call('HGET', runners_key(session), runner)
+local registered_life = record and string.match(record, '^(.*)|%d+|%d$') or ''
+if string.sub(registered_life, 1, #life) ~= life then return { {}, {} } end
 local units = expire(session, runner, queue, worker)
 end_cancelled(session, publish)
 hand_on_touched(session, publish, true)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -15,15 +17,15 @@ MOST_BYTES = 100_000
 
 
 @pytest.fixture
-def live(redis_url: str, namespace: str) -> LiveState:
-    live = LiveState(redis_url, namespace)
+def live(live: LiveState) -> LiveState:
     live.beat_worker("w#1", ["q"], 1, LEASE_US)
     return live
 
 
 @pytest.fixture
-def stream(redis_url: str, namespace: str) -> StatusStream:
-    return StatusStream(redis_url, namespace)
+def stream(redis_url: str, namespace: str) -> Iterator[StatusStream]:
+    with closing(StatusStream(redis_url, namespace)) as stream:
+        yield stream
 
 
 def fill(stream: StatusStream, size_bytes: int) -> None:

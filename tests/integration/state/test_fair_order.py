@@ -12,8 +12,7 @@ TURN_US = 100_000
 
 
 @pytest.fixture
-def live(redis_url: str, namespace: str) -> LiveState:
-    live = LiveState(redis_url, namespace)
+def live(live: LiveState) -> LiveState:
     live.beat_worker("w#1", ["q"], 1, LEASE_US)
     return live
 

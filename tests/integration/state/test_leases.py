@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from orchestration.state.live import LiveState, NewSession, Runner
 from orchestration.vocabulary import Next, Settlement, Verdict
 
@@ -12,11 +10,6 @@ NEW = NewSession(
     workflow="w", version_id="v", day="2026-01-01", limit=10, branch_timeout_seconds=300.0, open_branches=2,
     signature="{}", queues=["q"], ready=[("a", "q"), ("b", "q")],
 )  # fmt: skip
-
-
-@pytest.fixture
-def live(redis_url: str, namespace: str) -> LiveState:
-    return LiveState(redis_url, namespace)
 
 
 def runner_of(worker: str, nonce: str = "1", runner: str = "s.0") -> Runner:
@@ -114,3 +107,13 @@ def test_a_published_runner_that_never_starts_gives_its_slot_and_permit_back(liv
     assert again.runner != publication.runner, "its work is offered again, to a runner of another id"
     assert live.start_runner(runner_of("w#1", "3", publication.runner), LONG_US).verdict is Verdict.REDUNDANT
     assert permits(live) == 2
+
+
+def test_what_a_dead_process_was_told_to_publish_is_published_once_more(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 3, LONG_US, 0)
+    _, told = live.open_session(runner_of("w#1"), NEW, LONG_US)
+    assert [publication.runner for publication in told] == ["s.1"]
+    assert live.resend_runners() == told
+    assert [p.runner for p in live.expire_runner("s", "s.0", "q", "w#1")] == ["s.2"]
+    assert live.start_runner(runner_of("w#1", "2", "s.1"), LONG_US).verdict is Verdict.GO
+    assert [p.runner for p in live.resend_runners()] == ["s.2"], "the other one has begun"

@@ -13,10 +13,9 @@ LEASE_US = 3_600_000_000
 
 
 @pytest.fixture
-def live(redis_url: str, namespace: str) -> LiveState:
-    state = LiveState(redis_url, namespace)
-    state.beat_worker("w#1", [QUEUE], 8, LEASE_US)
-    return state
+def live(live: LiveState) -> LiveState:
+    live.beat_worker("w#1", [QUEUE], 8, LEASE_US)
+    return live
 
 
 def runner_of(session: str) -> Runner:

@@ -12,8 +12,7 @@ SECOND_US = 1_000_000
 
 
 @pytest.fixture
-def live(redis_url: str, namespace: str) -> LiveState:
-    live = LiveState(redis_url, namespace)
+def live(live: LiveState) -> LiveState:
     for queue in ("cpu", "gpu"):
         live.beat_worker(f"{queue}#1", [queue], 1, LEASE_US)
     return live

@@ -12,8 +12,7 @@ WORKER = "w#1"
 
 
 @pytest.fixture
-def live(redis_url: str, namespace: str) -> LiveState:
-    live = LiveState(redis_url, namespace)
+def live(live: LiveState) -> LiveState:
     live.beat_worker(WORKER, ["q"], 1, LEASE_US)
     return live
 

@@ -19,8 +19,8 @@ INTERVAL_US = 60_000_000
 class Rates:
     """Limits in Redis, whose time a test lets pass."""
 
-    def __init__(self, redis_url: str, limits: dict[str, ModelLimit]) -> None:
-        self.live = LiveState(redis_url, f"r{uuid.uuid4().hex[:12]}")
+    def __init__(self, live: LiveState, limits: dict[str, ModelLimit]) -> None:
+        self.live = live
         self.model = ModelRates(limits)
 
     def take(self, token: str, *names: str) -> int:
@@ -53,7 +53,7 @@ class RateMachine(RuleBasedStateMachine):
             "a": ModelLimit(INTERVAL_US, bursts[0]),
             "w": ModelLimit(INTERVAL_US * slower, bursts[1]),
         }
-        self.rates = Rates(self.redis_url, limits)
+        self.rates = Rates(LiveState(self.redis_url, f"r{uuid.uuid4().hex[:12]}"), limits)
         self.calls = 0
 
     @rule(names=st.sampled_from([("a",), ("w",), ("a", "w")]))
@@ -94,6 +94,7 @@ class RateMachine(RuleBasedStateMachine):
             if wait:
                 self.rates.pass_time(wait)
         assert not self.rates.model.places
+        self.rates.live.close()
 
 
 def test_rates_follow_the_model(redis_url: str) -> None:
@@ -106,9 +107,9 @@ def test_rates_follow_the_model(redis_url: str) -> None:
     )
 
 
-def test_no_token_is_wasted_when_all_come_in_their_turn(redis_url: str) -> None:
+def test_no_token_is_wasted_when_all_come_in_their_turn(live: LiveState) -> None:
     """20 calls at once, burst 5: five begin, then one each interval."""
-    rates = Rates(redis_url, {"a": ModelLimit(INTERVAL_US, 5)})
+    rates = Rates(live, {"a": ModelLimit(INTERVAL_US, 5)})
     waits = [rates.take(f"{number}", "a") for number in range(20)]
     assert waits[:5] == [0] * 5
     assert [round(wait / INTERVAL_US) for wait in waits[5:]] == list(range(1, 16))
@@ -117,16 +118,16 @@ def test_no_token_is_wasted_when_all_come_in_their_turn(redis_url: str) -> None:
         assert rates.take(f"{number}", "a") == 0
 
 
-def test_a_limit_that_has_no_token_costs_none_of_another(redis_url: str) -> None:
-    rates = Rates(redis_url, {"a": ModelLimit(INTERVAL_US, 1), "w": ModelLimit(INTERVAL_US, 1)})
+def test_a_limit_that_has_no_token_costs_none_of_another(live: LiveState) -> None:
+    rates = Rates(live, {"a": ModelLimit(INTERVAL_US, 1), "w": ModelLimit(INTERVAL_US, 1)})
     assert rates.take("first", "a") == 0
     assert rates.take("both", "a", "w") > 0
     assert "w" in rates.model.limits
     assert rates.model.limits["w"].begun == []
 
 
-def test_who_comes_later_is_due_later(redis_url: str) -> None:
-    rates = Rates(redis_url, {"a": ModelLimit(INTERVAL_US, 1)})
+def test_who_comes_later_is_due_later(live: LiveState) -> None:
+    rates = Rates(live, {"a": ModelLimit(INTERVAL_US, 1)})
     waits = [rates.take(f"{number}", "a") for number in range(4)]
     assert waits == sorted(waits)
     rates.pass_time(INTERVAL_US)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 import redis
 
@@ -15,8 +18,9 @@ WRONG_SHA = "0" * 40
 
 
 @pytest.fixture
-def caller(redis_url: str) -> ScriptCaller:
-    return ScriptCaller(connect(redis_url))
+def caller(redis_url: str) -> Iterator[ScriptCaller]:
+    with connect(redis_url) as client, closing(ScriptCaller(client)) as caller:
+        yield caller
 
 
 def sha_of(redis_url: str) -> str:
@@ -70,8 +74,7 @@ def test_what_was_sent_is_done_although_the_process_dies_and_the_server_did_not_
         wait_until(lambda: other.get(namespace) == b"3", "all that was sent is done", seconds=5)
 
 
-def test_a_live_state_works_after_its_connections_were_cut(redis_url: str, namespace: str) -> None:
-    live = LiveState(redis_url, namespace)
+def test_a_live_state_works_after_its_connections_were_cut(live: LiveState, redis_url: str) -> None:
     assert live.beat_worker("w#1", ["q"], 1, 1_000_000, 0) == ()
     with redis.Redis.from_url(redis_url) as other:
         other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

@@ -67,8 +67,6 @@ class Holder:
     calls: int = 0
     held: dict[str, Claim] = field(default_factory=dict)
     last: tuple[list[Settlement], dict[str, object], Next] | None = None
-    #: What the last call told it to publish.
-    told: tuple[Publication, ...] = ()
 
 
 def message_of(runner: str) -> str:
@@ -111,8 +109,6 @@ class Transitions(RuleBasedStateMachine):
         self.published: list[Publication] = []
         #: Messages of chords' runners that nobody waits for: the first of each, and those that come again.
         self.arriving: list[tuple[str, str, str]] = []
-        #: Runners that have left, with what their last call told them to publish.
-        self.told: dict[str, tuple[Runner, tuple[Publication, ...]]] = {}
         self.holders: dict[str, Holder] = {}
         self.slots, self.limit_sessions = slots, limit_sessions
         self.limits = ModelLimits()
@@ -229,7 +225,7 @@ class Transitions(RuleBasedStateMachine):
         holder.calls += 1
         had_slots = [queue for queue in QUEUES if self._in_flight(queue) < self.slots]
         answer = self.live.settle_branch(holder.runner, settlements, call=holder.calls, **arguments)  # type: ignore[arg-type]
-        holder.last, holder.told = (settlements, arguments, answer), answer.publications
+        holder.last = (settlements, arguments, answer)
         assert not answer.refused
         for settlement in settlements:
             del holder.held[settlement.claim.unit]
@@ -270,7 +266,7 @@ class Transitions(RuleBasedStateMachine):
         answer = self.live.settle_branch(
             victim.runner, [Settlement(stale, "done")], call=victim.calls, want=len(victim.held)
         )
-        victim.last, victim.told = None, answer.publications
+        victim.last = None
         assert answer.refused == {unit}
         assert answer.verdict is Verdict.HOLD
         assert not answer.claims
@@ -318,12 +314,10 @@ class Transitions(RuleBasedStateMachine):
         session = self.sessions[runner.flow_session_id]
         if session.header:
             session.parked.add(name)
+        self._resend()
         publications = self.live.expire_runner(runner.flow_session_id, name, runner.queue, WORKER, runner.life)
-        resent = tuple(filter(self._has_not_begun, holder.told))
-        assert publications[: len(resent)] == resent, "it may have died before it published them"
-        self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
         session.lose(runner.life)
-        self._publish(publications[len(resent) :])
+        self._publish(publications)
         lost = self.live.settle_branch(runner, [], call=holder.calls + 1).verdict
         assert lost is (Verdict.LOST if session.goes_on else Verdict.GONE)
         if session.header:
@@ -331,14 +325,10 @@ class Transitions(RuleBasedStateMachine):
         else:
             self._come_again(runner)
 
-    @precondition(lambda self: self.told)
-    @rule(data=st.data())
-    def crash_when_it_has_left(self, data: st.DataObject) -> None:
-        """The process of a runner dies when it has left, perhaps before it published what it was told to."""
-        runner, told = self.told[data.draw(st.sampled_from(sorted(self.told)))]
-        resent = self.live.expire_runner(runner.flow_session_id, runner.runner, runner.queue, WORKER, runner.life)
-        assert resent == tuple(filter(self._has_not_begun, told))
-        self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
+    @rule()
+    def crash_before_publishing(self) -> None:
+        """A process dies that was told to publish runners, perhaps before it did."""
+        self._resend()
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), queue=st.sampled_from(QUEUES), seconds=st.sampled_from([1, 20]))
@@ -619,6 +609,7 @@ class Transitions(RuleBasedStateMachine):
         assert {k for k in left if not k.startswith(("last:", "closed:", "crowded:"))} <= lasting
         if left:
             self.live.client.unlink(*(f"{self.live.space.prefix}{k}" for k in left))
+        self.live.close()
 
     # Helpers
 
@@ -676,16 +667,20 @@ class Transitions(RuleBasedStateMachine):
                 session.parked.remove(publication.runner)
             self.published.append(publication)
 
-    def _has_not_begun(self, publication: Publication) -> bool:
-        """Whether a runner is on its way, or came when its session had ended."""
-        too_late = self.too_late.get(publication.flow_session_id, ())
-        return publication in self.published or publication.runner in too_late
+    def _resend(self) -> None:
+        """All runners that are on their way are published once more; their messages come twice then."""
+        before = self._dump()
+        resent = self.live.resend_runners()
+        late = {runner for runners in self.too_late.values() for runner in runners}
+        coming = {publication for publication in self.published if publication.flow_session_id in self.sessions}
+        assert {publication for publication in resent if publication.runner not in late} == coming
+        assert {publication.runner for publication in resent} >= late
+        assert self._dump() == before
+        self.arriving += [(p.flow_session_id, p.runner, p.queue) for p in resent if p.message]
 
     def _left(self, holder: Holder, answer: Next) -> None:
         """What becomes of a runner of a chord that has left."""
         session = self.sessions[holder.runner.flow_session_id]
-        if answer.verdict not in (Verdict.GO, Verdict.HOLD, Verdict.DRAIN):
-            self.told[holder.runner.runner] = (holder.runner, answer.publications)
         if answer.verdict is Verdict.ENDED:
             session.ender = holder.runner.runner
         elif session.header and answer.verdict in (Verdict.STOP, Verdict.YIELD):

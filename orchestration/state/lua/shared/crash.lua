@@ -23,18 +23,19 @@ local function return_claims(id, queue, life)
   return units
 end
 
--- resend: runners that a dead life was told to publish by its last call, and that have not begun: it may have died before it
--- did. They are published once more, unless that was for another queue by now; a message that comes twice does no harm.
--- `call`: number and reply of a call, or nil.
-local function resend(life, call, publish)
-  if not call then return end
-  local stored = cmsgpack.unpack(call)
-  if string.sub(stored[1], 1, #life) ~= life then return end
-  local told = stored[2][3]
-  for at = 1, #told, 5 do
-    local is_on_its_way = redis.call('HGET', runners_key(told[at]), told[at + 1]) == '|1|1'
-    if is_on_its_way and redis.call('ZSCORE', inflight_key(told[at + 2]), told[at + 1]) then
-      for field = at, at + 4 do publish[#publish + 1] = told[field] end
+-- resend: every runner that is on its way is to be published once more: who was told to publish it may have died before it
+-- did. A message that comes twice does no harm.
+local function resend(publish)
+  for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
+    for _, runner in ipairs(redis.call('ZRANGE', inflight_key(queue), 0, -1)) do
+      local id = string.match(runner, '^(.*)%.%d+$')
+      if redis.call('HGET', runners_key(id), runner) == '|1|1' then
+        publish[#publish + 1] = id
+        publish[#publish + 1] = runner
+        publish[#publish + 1] = queue
+        publish[#publish + 1] = redis.call('HGET', session_key(id), 'timeout')
+        publish[#publish + 1] = redis.call('HGET', messages_key(id), runner) or ''
+      end
     end
   end
 end
