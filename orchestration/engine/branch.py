@@ -206,6 +206,7 @@ class EnhancedBranchProcessor:
                             checkpoints.wait()
                             return BranchEnd(rows=end.rows, results=end.results, turn_after_us=task.turn_after_us)
                         context.costs.of(action.name).record(time.monotonic_ns() - began_ns)
+                        deadline_ns += task.kept_ns
                     given_up = None  # it was the first step without a checkpoint that ran each time; others may run
                     row = self._tasks.row(action, task, attempt + tried, sequence, NO_ITEM, timeline)
                     if task.retry_after_ms is not None:

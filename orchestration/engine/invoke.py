@@ -85,6 +85,8 @@ class Call:
     attempt: int
     #: Of its session.
     cancellation: Cancellation = field(default_factory=Cancellation)
+    #: For how long other calls kept its event loop; known when it has ended. Its time did not go on meanwhile.
+    kept_ns: int = 0
 
 
 #: Told of a call that does not end although its time is over: the call, when it began (`time.monotonic_ns`), and

@@ -108,6 +108,8 @@ class TaskEnd:
     turn_after_us: int | None = None
     #: Its action did not end in time and may run on.
     left_behind: bool = False
+    #: See `Call.kept_ns`.
+    kept_ns: int = 0
 
     def __post_init__(self) -> None:
         self.finished_ns = self.finished_ns or time.monotonic_ns()
@@ -157,10 +159,11 @@ class TaskProcessor:
         left = (deadline_ns - time.monotonic_ns()) / 1e9
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
-        call = yield Call(
+        asked = Call(
             spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, action.name, item,
             attempt, cancellation,
         )  # fmt: skip
+        call = yield asked
         self._context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
         if call.status is TaskStatus.SUCCEEDED:
             try:
@@ -169,12 +172,13 @@ class TaskProcessor:
                 call = Invocation(TaskStatus.FAILED, call.started_ns, call.finished_ns, error=error)
             else:
                 return TaskEnd(
-                    call.status, result, None, call.started_ns, call.finished_ns, let_in_us=let_in_us
+                    call.status, result, None, call.started_ns, call.finished_ns, let_in_us=let_in_us,
+                    kept_ns=asked.kept_ns,
                 )  # fmt: skip
         assert call.error is not None
         end = TaskEnd(
             call.status, error=self._describe(action, call, attempt + retry, seconds), started_ns=call.started_ns,
-            finished_ns=call.finished_ns, let_in_us=let_in_us, left_behind=call.left_behind,
+            finished_ns=call.finished_ns, let_in_us=let_in_us, left_behind=call.left_behind, kept_ns=asked.kept_ns,
         )  # fmt: skip
         out_of_branch_time = call.status is TaskStatus.TIMED_OUT and seconds is left
         if not out_of_branch_time and not cancellation.is_set and action.retry.allows(retry + 1, call.error):

@@ -20,12 +20,18 @@ from celery.worker.state import task_ready
 from orchestration.errors import WorkflowExecutionError
 from orchestration.state.live import lives_in
 from tasks.worker import lifecycle
+from tasks.worker.stuck import stuck_threads
 
 _log = logging.getLogger(__name__)
 
 
 class ProcessorRequest(Request):
     """A request for one of our tasks."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """It begins; on threads, called by the thread that runs it."""
+        super().on_accepted(pid, time_accepted)
+        stuck_threads.begin(self)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Give up the runner whose process died or whose task failed, then do what Celery does."""

@@ -19,12 +19,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
-from celery import bootsteps, signals
-from celery.worker import state
+from celery import bootsteps
 
 from tasks.celery_app import app
 from tasks.worker.limits.calls import ThreadCall
@@ -38,13 +36,20 @@ MOST: Final = 100
 LOOK_SECONDS: Final = 0.1
 
 
+class Message(Protocol):
+    """What a worker knows of a message."""
+
+    def lose_thread(self, *, given_up: bool) -> None:
+        """The thread that runs it is stuck."""
+
+
 class StuckThreads:
     """The stuck threads of this process."""
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
-        #: The task that a thread runs.
-        self._tasks: dict[int, str] = {}
+        #: The message that a thread runs. Celery's own list has one for each task id, and messages may come twice.
+        self._requests: dict[int, Message] = {}
         self._stuck: set[threading.Thread] = set()
         self._lock = threading.Lock()
 
@@ -52,9 +57,10 @@ class StuckThreads:
         """Replace threads of this pool."""
         self._executor = executor
 
-    def begin(self, task_id: str) -> None:
+    def begin(self, request: Message) -> None:
         """This thread begins to run a task."""
-        self._tasks[threading.get_ident()] = task_id
+        if self._executor is not None:
+            self._requests[threading.get_ident()] = request
 
     def report(self, call: ThreadCall) -> None:
         """A call can't be ended; returns at once."""
@@ -122,8 +128,7 @@ class StuckThreads:
         return True
 
     def _hand_back(self, call: ThreadCall) -> None:
-        requests: Mapping[str, Any] = state.requests
-        request = requests.get(self._tasks.get(call.thread.ident or 0, ""))
+        request = self._requests.get(call.thread.ident or 0)
         if request is not None:
             request.lose_thread(given_up=call.successor is None or call.successor.failed)
 
@@ -135,11 +140,6 @@ class StuckThreads:
 
 #: This process's.
 stuck_threads: Final = StuckThreads()
-
-
-@signals.task_prerun.connect(weak=False)
-def _begin(task_id: str = "", **_: Any) -> None:
-    stuck_threads.begin(task_id)
 
 
 class ReplaceStuckThreads(bootsteps.StartStopStep):

@@ -13,25 +13,14 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from orchestration.engine.cancellation import Cancellation
-from orchestration.engine.invoke import Call, Invocation, invoke, invoke_async
+from orchestration.engine.invoke import Invocation, invoke, invoke_async
 from orchestration.errors import Cancelled
-from orchestration.registry import ActionSpec
 from orchestration.vocabulary import TaskStatus
 from tasks.worker.limits import PoolTimeLimit
+from tests.support.calls import call_of
 from tests.support.places import everywhere, in_thread, spin
 
 LIMIT = PoolTimeLimit()
-
-
-def call_of(function: Callable[..., Any], cancellation: Cancellation, seconds: float = 5.0) -> Call:
-    def unused() -> Any:
-        raise AssertionError
-
-    spec = ActionSpec(
-        "test.any", function, is_async=asyncio.iscoroutinefunction(function), takes_context=False, parameters={},
-        accepts_any=False,
-    )  # fmt: skip
-    return Call(spec, {}, unused, seconds, "any", -1, 1, cancellation)
 
 
 def cancel(cancellation: Cancellation) -> None:

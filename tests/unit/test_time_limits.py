@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,6 +81,28 @@ def test_no_limit_escapes_from_calls_that_end_around_their_time(place: Callable[
         return timed_out
 
     assert 0 < place(work) < 2000
+
+
+@everywhere
+def test_a_debugger_can_trace_what_runs_after_a_limit(place: Callable[[Callable[[], int]], int]) -> None:
+    """CPython 3.11 traces no code while it looks for an exception that was thrown and taken back."""
+
+    def end_late() -> int:
+        with suppress(SoftTimeLimitExceeded):
+            return spin(0.02)
+        return 0
+
+    def traced() -> None:
+        sys.settrace(lambda *_: None)
+        spin(0)
+        sys.settrace(None)
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        place(lambda: limited(0.01, end_late))
+    thread = threading.Thread(target=traced, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_no_time_left_is_a_timeout_at_once() -> None:

@@ -8,12 +8,14 @@
 An action that keeps the loop from running anything else (it computes, or calls what waits in C) can't be cancelled. So
 each step of it, from one `await` to the next, is a call under the limit of its thread (calls.py): when the time is
 over, an exception is raised in the step, and if that does not end it, the branch goes on without it, in another thread.
+What such a step takes of the time of others, some of which may not even have begun, is given back to them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Coroutine, Generator
 from types import TracebackType
@@ -29,14 +31,27 @@ from tasks.worker.limits.calls import LATE_NS, TIME_IS_OVER, call_of_thread
 _log = logging.getLogger(__name__)
 
 AGAIN_SECONDS: Final = 1.0
+#: A step that is longer keeps the loop from others: their time does not go on meanwhile.
+KEEPS_NS: Final = LATE_NS
 #: Of actions that take no notice, until they end: nothing else refers to their tasks.
 _left: Final[set[asyncio.Task[Any]]] = set()
+
+
+class _LoopOfThread(threading.local):
+    """The event loop that this thread runs."""
+
+    #: How long steps have kept it, in all.
+    kept_ns = 0
+
+
+_loop_of_thread: Final = _LoopOfThread()
 
 
 async def run_limited(call: Call, coroutine: Coroutine[Any, Any, Any], late: Late | None, grace_ns: int) -> Any:
     """Run an action in a task of its own; see `TimeLimit.run`."""
     loop, is_interrupted = asyncio.get_running_loop(), False
-    task: asyncio.Task[Any] = loop.create_task(LimitedSteps(call, coroutine, late, grace_ns))
+    steps = LimitedSteps(call, coroutine, late, grace_ns)
+    task: asyncio.Task[Any] = loop.create_task(steps)
 
     def interrupt() -> None:
         nonlocal is_interrupted
@@ -44,7 +59,7 @@ async def run_limited(call: Call, coroutine: Coroutine[Any, Any, Any], late: Lat
 
     try:
         with call.cancellation.interrupting(on_loop(loop, interrupt)):
-            await _wait_for(call, task, grace_ns)
+            await _wait_for(call, task, steps, grace_ns)
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait((task,), timeout=grace_ns / 1e9)
@@ -52,13 +67,16 @@ async def run_limited(call: Call, coroutine: Coroutine[Any, Any, Any], late: Lat
     except Cancelled:
         task.cancel()  # it has not begun
         raise
+    finally:
+        call.kept_ns = steps.kept_ns
     if is_interrupted and task.cancelled():
         raise Cancelled
     return task.result()
 
 
-async def _wait_for(call: Call, task: asyncio.Task[Any], grace_ns: int) -> None:
-    await asyncio.wait((task,), timeout=call.seconds)
+async def _wait_for(call: Call, task: asyncio.Task[Any], steps: LimitedSteps, grace_ns: int) -> None:
+    while not task.done() and (left_ns := steps.due_ns - time.monotonic_ns()) > 0:
+        await asyncio.wait((task,), timeout=left_ns / 1e9)
     if task.done():
         return
     task.cancel()
@@ -102,7 +120,18 @@ class LimitedSteps(Coroutine[Any, Any, Any]):
         self._late = late
         self._grace_ns = grace_ns
         self._began_ns = time.monotonic_ns()
-        self._due_ns = self._began_ns + int(call.seconds * 1e9)
+        self._kept_before_ns = _loop_of_thread.kept_ns
+        self._keeps_ns = 0
+
+    @property
+    def kept_ns(self) -> int:
+        """How long others have kept the loop since it began."""
+        return _loop_of_thread.kept_ns - self._kept_before_ns - self._keeps_ns
+
+    @property
+    def due_ns(self) -> int:
+        """When its time is over (`time.monotonic_ns`), unless others keep the loop meanwhile."""
+        return self._began_ns + int(self._call.seconds * 1e9) + self.kept_ns
 
     def send(self, value: Any) -> Any:
         """Run to the next `await`."""
@@ -124,7 +153,7 @@ class LimitedSteps(Coroutine[Any, Any, Any]):
 
     def _step(self, go_on: Any, value: Any) -> Any:
         own = call_of_thread()
-        late, due_ns, now = self._late, self._due_ns, time.monotonic_ns()
+        late, due_ns, now = self._late, self.due_ns, time.monotonic_ns()
         if now >= due_ns:  # it cleans up, and its branch does not wait for it
             late, due_ns = None, max(now, due_ns + self._grace_ns)
         try:
@@ -136,6 +165,7 @@ class LimitedSteps(Coroutine[Any, Any, Any]):
                     own.end()
                 except TIME_IS_OVER:  # the step had ended already
                     own.end()
+                self._note_step(now)
         except BaseException as error:
             own.end()
             if own.is_over:
@@ -144,3 +174,9 @@ class LimitedSteps(Coroutine[Any, Any, Any]):
         if own.is_over:
             raise own.leave()
         return waits_for
+
+    def _note_step(self, began_ns: int) -> None:
+        step_ns = time.monotonic_ns() - began_ns
+        if step_ns > KEEPS_NS:
+            self._keeps_ns += step_ns
+            _loop_of_thread.kept_ns += step_ns
