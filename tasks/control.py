@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from orchestration.engine.control import Answer
 
 
-def cancel_session(flow_session_id: str) -> Answer:
+def cancel_session(flow_session_id: str, *, waits: bool = True) -> Answer:
     """Cancel a run: when this returns, nothing more of it begins, and what runs of it is told to end.
 
     Its `run_workflow` ends with the status `cancelled`. Actions that run get `orchestration.Cancelled`, or see it at
     `ctx.cancelled`; what has not ended after `BRANCH_GRACE_SECONDS` is given up.
 
+    Args: waits: for its workers to see it, some 0.1 s; else they may begin another step or item meanwhile.
     Returns: `found` says whether it was cancelled now, before, or had ended; `message` says it to people.
     Raises: UnknownRun: no worker has accepted such a run. ServiceUnreachable.
     """
     control, stores, publish = _control()
-    answer: Answer = control.cancel_session(stores.database, stores.live, publish, flow_session_id)
+    answer: Answer = control.cancel_session(stores.database, stores.live, publish, flow_session_id, waits=waits)
     return answer
 
 

@@ -97,7 +97,7 @@ class EnhancedBranchProcessor:
         self._tasks = TaskProcessor(context)
         self._scope = context.scope()
         self.checkpoints = checkpoints
-        self._cancelling = CancelWatch(context, limit.interrupt, lambda: give_up(runner), limit.end_process)
+        self._cancelling = CancelWatch(context, runner, limit.interrupt, lambda: give_up(runner), limit.end_process)
 
     def process_task_and_branches_parallel(self, task: Claim, without: GoOnWithout | None = None) -> Settlement:
         """Run a claim: a branch, a chunk of items, the expansion or the end of a `for_each`.

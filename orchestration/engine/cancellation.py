@@ -3,7 +3,8 @@
     the mark is seen → Cancelled in what runs, nothing more begins → grace → what still runs is given up
 
 The mark is a key in Redis (`cancel_session`). The flushing thread looks at it, ten times a second for each session of
-which something has run for 20 ms: what is shorter costs nothing, and learns it when it settles.
+which something has run for 20 ms: what is shorter costs nothing, and learns it when it settles. Each runner that has
+seen it says so, for whoever cancelled: from then on nothing begins.
 
 What if the process dies here: its units go back as after any crash, and with the last of them the session ends.
 """
@@ -21,6 +22,7 @@ from orchestration.errors import Cancelled
 
 if TYPE_CHECKING:
     from orchestration.engine.context import ProcessingContext
+    from orchestration.state.live import Runner
 
 _log = logging.getLogger(__name__)
 
@@ -84,21 +86,22 @@ def on_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> Ca
 class CancelWatch:
     """Looks, for one runner, whether its session was cancelled, and ends what runs.
 
-    Args: interrupt: raises Cancelled in user code of this process that no event loop runs, if it is cancelled.
-        give_up: what the runner has claimed is no longer its own. end_process: ends the process if user code holds it
-        and another will take its place.
+    Args: runner: it. interrupt: raises Cancelled in user code of this process that no event loop runs, if it is
+        cancelled. give_up: what the runner has claimed is no longer its own. end_process: ends the process if user code
+        holds it and another will take its place.
     """
 
     def __init__(
-        self, context: ProcessingContext, interrupt: Callable[[], None], give_up: Callable[[], None],
+        self, context: ProcessingContext, runner: Runner, interrupt: Callable[[], None], give_up: Callable[[], None],
         end_process: Callable[[], None],
     ) -> None:  # fmt: skip
         self._context = context
+        self._runner = runner
         self._interrupt = interrupt
         self._give_up = give_up
         self._end_process = end_process
         self._grace_ns = int(context.settings.branch_grace_seconds * 1e9)
-        self._is_given_up = False
+        self._is_given_up = self._has_heeded = False
 
     def look(self, now_ns: int) -> None:
         """Called by the flushing thread while something of the runner's runs."""
@@ -111,9 +114,17 @@ class CancelWatch:
                 self._end_process()
             elif not self._is_given_up:
                 self._interrupt()
+            self._heed()
         elif now_ns >= cancellation.next_look_ns:
             cancellation.next_look_ns = now_ns + LOOK_NS
             if self._context.stores.live.is_cancelled(session):
                 _log.info("[BRANCH_PROCESSOR] flow session %s was cancelled; what runs of it is told", session)
                 cancellation.set(now_ns)
                 self._interrupt()
+                self._heed()
+
+    def _heed(self) -> None:
+        """Whoever cancelled waits for this."""
+        if not self._has_heeded:
+            self._context.stores.live.heed_cancel(self._runner)
+            self._has_heeded = True

@@ -1,16 +1,21 @@
 """What an operator does to runs from outside; tasks/control.py offers it to command line, Python and remote control.
 
 Each call is one script: what it says is true when it returns, whatever the workers do, and calling again does no harm.
+`cancel_session` waits besides until those that run something have seen it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
+from orchestration.engine.cancellation import LOOK_NS
+from orchestration.engine.flush import LOOK_SECONDS
 from orchestration.errors import UnknownRun, UnknownWorkflow
-from orchestration.state.live import LiveState
+from orchestration.state.live import LiveState, Unheeded
 from orchestration.store import sessions, workflows
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication, RunStatus
@@ -48,14 +53,20 @@ class Answer:
         }  # fmt: skip
 
 
+#: A process that lives answers in LOOK_NS; one that is stuck or lost never does.
+HEED_SECONDS: Final = 5.0
+FIRST_BRANCH_SECONDS: Final = LOOK_NS / 1e9 + 2 * LOOK_SECONDS
 #: Sends what a script says is to be published.
 Publish = Callable[[Sequence[Publication]], None]
 
 
-def cancel_session(database: Database, live: LiveState, publish: Publish, flow_session_id: str) -> Answer:
-    """Cancel a run: when this returns, no branch of it can be claimed any more, and what runs is told to end.
+def cancel_session(
+    database: Database, live: LiveState, publish: Publish, flow_session_id: str, *, waits: bool = True
+) -> Answer:
+    """Cancel a run: when this returns, nothing more of it begins, and what runs is told to end.
 
-    Args: publish: sends what the end of the session asks for.
+    Args: publish: sends what the end of the session asks for. waits: for those that run some of it to see that it was
+            cancelled, which takes a tenth of a second; else they may begin another step or item meanwhile.
     Returns: what was found; a run that has ended stays as it is.
     Raises: UnknownRun: there is no such run, or its message has not reached a worker yet. ServiceUnreachable.
     """
@@ -67,7 +78,14 @@ def cancel_session(database: Database, live: LiveState, publish: Publish, flow_s
     if told.found in ("ended", "closed"):
         message = f"{flow_session_id}: all its branches have settled before, so it ends as it does"
         return Answer(flow_session_id, Found.ENDED, row.status, message)
+    unheeded = Unheeded(0, 0)
+    if told.found == "unopened" and waits:
+        _await_first_branch(live, flow_session_id)
+    elif told.claimed and waits:
+        unheeded = _await_heed(live, flow_session_id)
     at_work = f"{told.claimed} branches or chunks at work are told to end"
+    if unheeded.runners:
+        at_work += f", but {unheeded.runners} runners with {unheeded.units} of them do not answer: stuck, or lost"
     if told.found == "again":
         message = f"{flow_session_id} was cancelled before; {at_work if told.claimed else 'it is ending'}"
         return Answer(flow_session_id, Found.BEFORE, RunStatus.CANCELLED, message, told.claimed)
@@ -76,6 +94,21 @@ def cancel_session(database: Database, live: LiveState, publish: Publish, flow_s
     else:
         message = f"{flow_session_id} is cancelled; {at_work if told.claimed else 'nothing of it was at work'}"
     return Answer(flow_session_id, Found.DONE, RunStatus.CANCELLED, message, told.claimed)
+
+
+def _await_heed(live: LiveState, flow_session_id: str) -> Unheeded:
+    """Wait until all runners that have claimed something have seen the mark, or settled it; returns the others."""
+    end = time.monotonic() + HEED_SECONDS
+    while (unheeded := live.count_unheeded(flow_session_id)).units and time.monotonic() < end:
+        time.sleep(0.01)
+    return unheeded
+
+
+def _await_first_branch(live: LiveState, flow_session_id: str) -> None:
+    """Wait until a first branch, which nobody knows of, has had the time to see the mark."""
+    end = time.monotonic() + FIRST_BRANCH_SECONDS
+    while not live.is_heeded(flow_session_id) and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def pause_session(database: Database, live: LiveState, flow_session_id: str) -> Answer:

@@ -59,6 +59,7 @@ KEYS: Final[dict[str, Key]] = {
     "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
     # A session that was cancelled
     "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),
+    "heeded": Key("heeded:%s", "set", "lives of runners that have seen that their session was cancelled; expires"),
     # What is paused
     "paused": Key("paused", "set", "*: all sessions; workflow:<name>: those of a workflow"),
     "paused_session": Key("paused:%s", "string", "a session that is not open: it is paused when it is; expires"),

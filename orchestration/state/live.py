@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from orchestration.errors import SessionClosed, WorkflowExecutionError
 from orchestration.state.client import ScriptCaller, connect
@@ -173,6 +173,17 @@ class LimitChange:
     publications: tuple[Publication, ...] = ()
 
 
+class Unheeded(NamedTuple):
+    """Units of a cancelled session whose runners have not seen that it was, and these runners."""
+
+    units: int
+    runners: int
+
+
+#: Longer than anybody waits for it.
+HEEDED_SECONDS: Final = 3600
+
+
 class LiveState:
     """Live state of one namespace, for one process."""
 
@@ -293,6 +304,21 @@ class LiveState:
     def is_cancelled(self, flow_session_id: str) -> bool:
         """Whether what runs of the session is to end."""
         return bool(self.client.exists(self.space.key("cancelled", flow_session_id)))
+
+    def heed_cancel(self, runner: Runner) -> None:
+        """Let those know that cancelled the runner's session: it begins nothing more of what it has claimed."""
+        key = self.space.key("heeded", runner.flow_session_id)
+        with self.client.pipeline() as pipeline:
+            pipeline.sadd(key, runner.life).expire(key, HEEDED_SECONDS).execute()
+
+    def count_unheeded(self, flow_session_id: str) -> Unheeded:
+        """What may still begin a step or an item of a cancelled session."""
+        units, runners = load_script("count_unheeded")(self.scripts, self.space, session=flow_session_id)
+        return Unheeded(units, runners)
+
+    def is_heeded(self, flow_session_id: str) -> bool:
+        """Whether any runner has seen that the session was cancelled."""
+        return bool(self.client.exists(self.space.key("heeded", flow_session_id)))
 
     def close_session(self, flow_session_id: str) -> tuple[Publication, ...]:
         """Remove the session's live state; returns runners of other sessions to publish."""

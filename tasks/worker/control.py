@@ -1,6 +1,6 @@
 """Celery's remote control: `celery -A tasks control cancel_session ID`, and the same for pausing.
 
-Any worker that hears it does it, in its main process; the others say that it was done before.
+Any worker that hears it does it, in its main process, which must not wait; the others say that it was done before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WORKFLOW = {"args": [("workflow", str)], "signature": "NAME"}
 @control_command(**_RUN)
 def cancel_session(_state: Any, flow_session_id: str) -> dict[str, str]:
     """Cancel a run."""
-    return _answer(lambda: control.cancel_session(flow_session_id).message)
+    return _answer(lambda: control.cancel_session(flow_session_id, waits=False).message)
 
 
 @control_command(**_RUN)

@@ -114,6 +114,26 @@ def test_a_thousand_running_and_a_hundred_thousand_waiting_end_within_two_second
     records.wait_nothing_live()
 
 
+def test_after_the_call_has_returned_neither_the_next_item_nor_the_next_step_begins(
+    client: Client, module_fleet: Fleet, journal: Path
+) -> None:
+    """A chunk of many short items is claimed, and a branch of many short steps."""
+    short = record(journal, seconds=0.003)
+    steps = {f"s{n}": {**short, "needs": [f"s{n - 1}" if n else "start"]} for n in range(300)}
+    session = begin(
+        client, {"start": NOOP, "each": {**short, "needs": ["start"], "for_each": {"range": 5000}}, **steps}
+    )
+    wait_until(lambda: {"each:100", "s20"} <= set(kinds(journal, "start")), "both run")
+    code = "import time; answer = cancel_session(session).to_json(); result = [answer, time.time()]"
+    answer, returned = client.run(code, session=session)
+    assert answer["found"] == "done"
+    assert "do not answer" not in answer["message"]
+    assert result_of(client, session)["status"] == "cancelled"
+    starts = [(task, when) for kind, task, _, when, _ in read_journal(journal) if kind == "start"]
+    assert not [(task, when - returned) for task, when in starts if when > returned]
+    Records(module_fleet).wait_nothing_live()
+
+
 @pytest.mark.parametrize("dispatch", Dispatch)
 def test_actions_get_cancelled_and_those_that_look_end_by_themselves(
     client: Client, module_fleet: Fleet, journal: Path, dispatch: Dispatch

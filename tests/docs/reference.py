@@ -117,7 +117,8 @@ def key_name(key: Key) -> str:
 _PARAMETERS = {
     "session:": "session", "session:%s:ready:": "queue", "session:%s:items:": "action",
     "session:%s:returned:": "action", "session:%s:bits:": "action", "session:%s:itemresults:": "action",
-    "last:": "runner", "closed:": "session", "cancelled:": "session", "paused:": "session", "permits:": "level",
+    "last:": "runner", "closed:": "session", "cancelled:": "session", "heeded:": "session",
+    "paused:": "session", "permits:": "level",
     "blocked:": "level", "slots:": "queue",
     "worker:": "worker", "inflight:": "queue", "waiting:": "queue", "crowded:": "queue",
     "rate:": "limit", "rate:place:": "attempt of a task",

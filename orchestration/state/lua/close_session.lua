@@ -37,7 +37,7 @@ if known.workflow then
   if known.key then forget_key(known.key) end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
-  messages_key(session), parked_key(session), cancelled_key(session), paused_session_key(session))
+  messages_key(session), parked_key(session), cancelled_key(session), heeded_key(session), paused_session_key(session))
 redis.call('ZREM', sessions_open_key(), session)
 if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
 redis.call('ZREM', delayed_key(), session)

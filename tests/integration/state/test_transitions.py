@@ -124,6 +124,8 @@ class Transitions(RuleBasedStateMachine):
         #: Runners that came when their session had ended: what they were published with is free when it is closed.
         self.too_late: dict[str, set[str]] = {}
         self.lives = self.opened = 0
+        #: Lives that have seen that their session was cancelled.
+        self.heeded: set[str] = set()
         assert self.live.beat_worker(WORKER, QUEUES, slots, LEASE_US, limit_global, limit_sessions) == ()
 
     # What callers do
@@ -362,6 +364,19 @@ class Transitions(RuleBasedStateMachine):
         if session.status == "cancelled" and not session.goes_on and not session.header:
             assert [(p.runner, p.message) for p in answer.publications] == [("", f"signature of {name}")]
         self._publish(answer.publications)
+
+    @precondition(lambda self: self.holders)
+    @rule(data=st.data())
+    def heed(self, data: st.DataObject) -> None:
+        """A runner has seen that its session was cancelled; of what it has claimed nothing more begins."""
+        holder = self.holders[data.draw(st.sampled_from(sorted(self.holders)))]
+        name = holder.runner.flow_session_id
+        if self.sessions[name].status == "cancelled":
+            self.live.heed_cancel(holder.runner)
+            self.heeded.add(holder.runner.life)
+        others = [other for other in self.holders.values() if other.runner.flow_session_id == name and other.held]
+        unheeded = [other for other in others if other.runner.life not in self.heeded]
+        assert self.live.count_unheeded(name) == (sum(len(other.held) for other in unheeded), len(unheeded))
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), why=st.sampled_from(["session", "session", "workflow", "all"]))
