@@ -180,10 +180,11 @@ class LimitsDefinition(_Part):
     max_concurrent_sessions_per_key: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
         default=None, description="Flow sessions with the same concurrency_key that run at once."
     )
-    when_full: Literal["queue", "reject"] | None = Field(
+    when_full: Literal["queue", "reject", "cancel_running", "keep_newest"] | None = Field(
         default=None,
-        description="What becomes of a flow session above a limit of sessions: it is queued (the default), or fails at "
-        "once.",
+        description="What happens at a limit of sessions: the new flow session is queued (the default), or "
+        "fails at once (reject); or the oldest of the workflow are cancelled to make room for it (cancel_running); or "
+        "those of the workflow that are queued there are cancelled, so that only the newest waits (keep_newest).",
     )
 
 

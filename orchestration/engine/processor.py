@@ -25,7 +25,7 @@ from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.results import has_nan
 from orchestration.engine.runner import Links, RunnerLoop
-from orchestration.engine.unsettled import end_cancelled
+from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, WorkflowExecutionError
 from orchestration.plan import most_ready
@@ -269,10 +269,10 @@ class EnhancedParallelProcessor:
         return row
 
     def _end_open(self, row: sessions.SessionRow) -> RunResult:
-        counts, failed, cancelled = self.stores.live.ended_counts(row.flow_session_id)
+        counts, failed, stopped = self.stores.live.ended_counts(row.flow_session_id)
         context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
-        if cancelled:
-            return end_cancelled(context, row, counts)
+        if stopped is not None:
+            return end_stopped(context, row, counts, stopped)
         return end_session(context, row, counts, failed=failed > 0)
 
     def _end_inline(self, fork: Fork, inline: InlineRun) -> RunResult | Fork:

@@ -63,7 +63,7 @@ class Limits:
     #: Sessions of the workflow that run at once, and sessions with the same key.
     max_concurrent_sessions: int | None = None
     max_concurrent_sessions_per_key: int | None = None
-    #: What becomes of a session above such a limit: queue, or reject.
+    #: What happens at such a limit: queue, reject, cancel_running or keep_newest.
     when_full: str = "queue"
 
     @property

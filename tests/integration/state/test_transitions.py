@@ -120,7 +120,10 @@ class Transitions(RuleBasedStateMachine):
         self.limits.give("sessions", limit_sessions)
         #: Permits that were in use before the last rule, by level and by session.
         self.held_before = dict.fromkeys(LEVELS, 0)
-        self.queued: list[str] = []
+        #: Sessions that wait, in the order in which they came, and the level at which each does.
+        self.queued: dict[str, str] = {}
+        #: Sessions that have begun to count at their levels, in this order.
+        self.begun: list[str] = []
         #: What is paused beside single sessions: workflow:<name>, all.
         self.paused: set[str] = set()
         #: Sessions that were cancelled while they were queued: they never count against the limit.
@@ -137,7 +140,7 @@ class Transitions(RuleBasedStateMachine):
         plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES),
         header=st.sampled_from([0, 0, 0, 1, 2, 4]), workflow=st.sampled_from(WORKFLOWS),
         key=st.sampled_from(["", *KEYS]), most=st.tuples(SOME_LIMIT, SOME_LIMIT, SOME_LIMIT, SOME_LIMIT),
-        when_full=st.sampled_from(["queue", "queue", "reject"]),
+        when_full=st.sampled_from(["queue", "queue", "reject", "cancel_running", "keep_newest"]),
     )  # fmt: skip
     def open(
         self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int, workflow: str, key: str,
@@ -168,19 +171,24 @@ class Transitions(RuleBasedStateMachine):
             self._forget_key(key)
             self._publish(publications)
             return
+        ousted = self._give_way(opened, when_full) if full else []
         self.sessions[session] = opened
         self.arriving += [(session, f"{session}.{number}", queue) for number in range(1, header + 1)]
         assert self.live.header_of(session) == header
         if full:
             assert verdict is Verdict.QUEUED
             assert not [p for p in publications if p.flow_session_id == session]
-            self.queued.append(session)
+            self.queued[session] = full
         else:
             assert verdict is Verdict.GO
+            self.begun.append(session)
             if not header:
                 self.holders[runner.runner] = Holder(runner)
         self._publish(publications)
-        assert self.live.open_session(runner, new, LEASE_US) == (Verdict.EXISTS, ())
+        verdict, publications = self.live.open_session(runner, new, LEASE_US)
+        assert verdict is Verdict.EXISTS
+        completed = [name for name in ousted if not self.sessions[name].goes_on and not self.sessions[name].header]
+        assert [(p.flow_session_id, p.runner) for p in publications] == [(name, "") for name in completed]
 
     @precondition(lambda self: self.published)
     @rule(data=st.data())
@@ -365,10 +373,7 @@ class Transitions(RuleBasedStateMachine):
             assert (answer.found, answer.publications) == ("ended", ())
         else:
             assert (answer.found, answer.claimed) == ("cancelled", len(session.claimed))
-            session.status = "cancelled"
-            if name in self.queued:
-                self.queued.remove(name)
-                self.never_ran.add(name)
+            self._stop(name)
         if session.status == "cancelled" and not session.goes_on and not session.header:
             assert [(p.runner, p.message) for p in answer.publications] == [("", f"signature of {name}")]
         self._publish(answer.publications)
@@ -487,7 +492,8 @@ class Transitions(RuleBasedStateMachine):
                 running_at, queued_at = key("sessions_running"), key("sessions_queued")
             assert client.zcard(running_at) == self._running(level)
             found = [name.decode() for name in client.zrange(queued_at, 0, -1)]
-            assert found == [name for name in self.queued if name in found], "in the order in which they came"
+            waiting = [name for name, waits_at in self.queued.items() if waits_at == level]
+            assert found == waiting, "in the order in which they came"
             assert not found or 0 < self.limits.of(level) <= self._running(level), f"{found} wait at {level}, with room"
             queued += found
         assert sorted(queued) == sorted(self.queued)
@@ -844,8 +850,45 @@ class Transitions(RuleBasedStateMachine):
 
     def _admit(self) -> None:
         """Of the sessions that may start, the one that came first starts first."""
-        while startable := [name for name in self.queued if not self._full(self.sessions[name])]:
-            self.queued.remove(startable[0])
+        while first := next((name for name, level in self.queued.items() if not self._is_full(level)), None):
+            full = self._full(self.sessions[first])
+            if full:
+                self.queued[first] = full
+            else:
+                del self.queued[first]
+                self.begun.append(first)
+
+    def _give_way(self, new: ModelSession, when_full: str) -> list[str]:
+        """Older sessions of its workflow are stopped to make room for a new one, as its definition says."""
+        ousted: list[str] = []
+        levels = [level for level in new.session_levels if self._is_full(level)]
+        if when_full == "keep_newest":
+            waiting = [name for name, level in self.queued.items() if level == levels[0]]
+            ousted = [name for name in waiting if self.sessions[name].workflow == new.workflow]
+        for name in ousted:
+            self._stop(name)
+        if when_full != "cancel_running":
+            return ousted
+        for level in levels:
+            begun = [name for name in self.begun if name in self.sessions]
+            at_work = [name for name in begun if level in self.sessions[name].session_levels]
+            staying = [name for name in at_work if self.sessions[name].status == "running" and self.sessions[name].open]
+            queued = [name for name, queued_at in self.queued.items() if queued_at == level]
+            running, waiting = (
+                [name for name in names if self.sessions[name].workflow == new.workflow] for names in (staying, queued)
+            )
+            excess = max(0, len(staying) + len(waiting) + 1 - self.limits.of(level))
+            for name in [*running, *waiting][:excess]:
+                self._stop(name)
+                ousted.append(name)
+        return ousted
+
+    def _stop(self, name: str) -> None:
+        """Nothing more of the session is claimed."""
+        self.sessions[name].status = "cancelled"
+        if name in self.queued:
+            del self.queued[name]
+            self.never_ran.add(name)
 
     def _running(self, level: str) -> int:
         """Sessions that count at a level."""
@@ -855,9 +898,13 @@ class Transitions(RuleBasedStateMachine):
             if name not in self.queued and name not in self.never_ran
         )
 
-    def _full(self, session: ModelSession) -> bool:
-        """Whether it must wait for others to end."""
-        return any(0 < self.limits.of(level) <= self._running(level) for level in session.session_levels)
+    def _is_full(self, level: str) -> bool:
+        """Whether no further session may run at a level."""
+        return 0 < self.limits.of(level) <= self._running(level)
+
+    def _full(self, session: ModelSession) -> str:
+        """The level at which it must wait for others to end; empty: none."""
+        return next(filter(self._is_full, session.session_levels), "")
 
     def _held(self, level: str) -> int:
         """Permits of a level in use: of claims, and of runners that are on their way."""

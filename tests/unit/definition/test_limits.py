@@ -30,7 +30,7 @@ def load(**limits: Any) -> None:
         ({"max_concurrent_branches_per_key": 3}, "add concurrency_key"),
         ({"max_concurrent_sessions_per_key": 3}, "add concurrency_key"),
         ({"max_concurrent_sessions": 0}, "greater than or equal to 1"),
-        ({"when_full": "wait"}, "'queue' or 'reject'"),
+        ({"when_full": "wait"}, "'queue', 'reject', 'cancel_running' or 'keep_newest'"),
         ({"concurrency_key": "${{ tasks.a.result }}"}, "payload and session only"),
         ({"concurrency_key": "${{ item }}"}, "item is known only"),
         ({"concurrency_key": "${{ paylod.customer }}"}, "did you mean payload"),
@@ -46,11 +46,12 @@ def test_a_wrong_limit_is_named_with_what_is_allowed(limits: dict[str, Any], sai
     assert problem.field.startswith("limits.")
 
 
-def test_limits_of_workflow_and_key_are_accepted() -> None:
+@pytest.mark.parametrize("when_full", ["queue", "reject", "cancel_running", "keep_newest"])
+def test_limits_of_workflow_and_key_are_accepted(when_full: str) -> None:
     load(
         max_concurrent_branches_of_workflow=20, concurrency_key="orders/${{ payload.customer }}",
         max_concurrent_branches_per_key=2, max_concurrent_sessions=3, max_concurrent_sessions_per_key=1,
-        when_full="reject",
+        when_full=when_full,
     )  # fmt: skip
 
 
