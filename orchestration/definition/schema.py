@@ -155,6 +155,10 @@ class LimitsDefinition(_Part):
     branch_timeout_seconds: Seconds | None = Field(
         default=None, description="Seconds a branch may run; by default the setting BRANCH_PROCESSING_TIMEOUT_SECS."
     )
+    deadline_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds from when a flow session is accepted until what is left of it is ended.",
+    )
     weight: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False), PlainSerializer(_short)] = Field(
         default=1.0,
         description="Share of the fleet beside other sessions that want it too: with 3, three times as much as with 1.",

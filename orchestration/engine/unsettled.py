@@ -54,18 +54,23 @@ def end_stopped(
         rows.append(task_row(action, TaskStatus.CANCELLED, attempt + retry, sequence, queue, item=item))
     for start in range(0, len(rows), ROWS):
         live.record_rows(session, context.day, context.worker, encode_rows(rows[start : start + ROWS]))
+    status, error = _end_of(context, stopped)
     won, written = sessions.finish_session(
-        context.stores.database, session, row.session_day, RunStatus.CANCELLED, None, _reason(stopped), total
+        context.stores.database, session, row.session_day, status, None, error, total
     )
     return RunResult.of_row(written, recorded_before=not won)
 
 
-def _reason(stopped: Stopped) -> bytes | None:
-    """What the record says of it; nothing where somebody cancelled it."""
+def _end_of(context: ProcessingContext, stopped: Stopped) -> tuple[RunStatus, bytes | None]:
+    """The status, and what the record says of it; nothing where somebody cancelled it."""
+    if stopped.why == "deadline":
+        seconds = context.plan.limits.deadline_seconds or 0.0
+        error = {"type": "DeadlinePassed", "message": f"it took longer than {seconds:g} s (deadline_seconds)"}
+        return RunStatus.TIMED_OUT, orjson.dumps(error)
     if stopped.why not in _GAVE_WAY:
-        return None
+        return RunStatus.CANCELLED, None
     message = _GAVE_WAY[stopped.why].format(by=stopped.by, level=stopped.level)
-    return orjson.dumps({"type": "GaveWay", "message": message})
+    return RunStatus.CANCELLED, orjson.dumps({"type": "GaveWay", "message": message})
 
 
 def _is_unsettled(branch: Branch, left: Unsettled) -> bool:

@@ -65,6 +65,8 @@ class Limits:
     max_concurrent_sessions_per_key: int | None = None
     #: What happens at such a limit: queue, reject, cancel_running or keep_newest.
     when_full: str = "queue"
+    #: From when a session is accepted until what is left of it is ended.
+    deadline_seconds: float | None = None
 
     @property
     def is_shared(self) -> bool:

@@ -31,6 +31,8 @@ from orchestration.vocabulary import (
 )
 
 PAYLOAD_FIELD = "@payload"
+#: µs since the epoch, by Redis, at which the deadline of the session passes.
+DEADLINE_FIELD = "@deadline"
 #: Members of a large set that are read at a time: Redis does other things between.
 SCAN = 500
 _WHOLE = (b"b:", b"f:")
@@ -86,6 +88,8 @@ class NewSession:
     sessions_of_workflow: int = 0
     sessions_of_key: int = 0
     when_full: str = "queue"
+    #: µs until what is left of it is ended; 0: it has no deadline.
+    deadline_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class Cancelled:
 class Stopped:
     """Why a session ended before its branches had settled."""
 
-    #: asked: somebody cancelled it; place, newer: it gave way to a newer one.
+    #: asked: somebody cancelled it; place, newer: it gave way to a newer one; deadline: that has passed.
     why: str
     #: The newer session, and the limit at which it gave way.
     by: str = ""
@@ -245,6 +249,7 @@ class LiveState:
             signature=new.signature, header=new.header, queues=",".join(new.queues), cap=new.item_results_cap,
             key=new.key, most_workflow=new.most_of_workflow, most_key=new.most_of_key,
             sessions_workflow=new.sessions_of_workflow, sessions_key=new.sessions_of_key, when_full=new.when_full,
+            deadline=new.deadline_us,
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
@@ -455,8 +460,11 @@ class LiveState:
         return _publications(publish), [name.decode() for name in workers], [name.decode() for name in runners[::2]]
 
     def wake_sessions(self, most: int = 1000) -> tuple[tuple[Publication, ...], int | None]:
-        """Make due units ready. Returns runners to publish, and µs until the next is due (None: none waits)."""
-        publish, wait, _ = load_script("wake_sessions")(self.scripts, self.space, most=most)
+        """Make due units ready, and stop sessions whose deadline has passed.
+
+        Returns: what to publish, and µs until the next is due (None: nothing waits for a time).
+        """
+        publish, wait, _, _ = load_script("wake_sessions")(self.scripts, self.space, most=most)
         return _publications(publish), None if wait < 0 else int(wait)
 
     def take_rate(self, token: str, limits: Sequence[tuple[str, int, int]]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 -- What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a session that is
 -- open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full nr nready n lists*
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full deadline nr nready n lists*
 --   workflows most sessions running at once (0: no limit) unless an operator has set a limit; above it the session is queued,
 --             and no runner registered
 --   timeout   seconds that a branch may run
@@ -19,6 +19,7 @@
 --             0: nothing
 --   when_full what happens when it can't run now: queue · reject: nothing is written · cancel_running, keep_newest: it is queued, and
 --             older ones give way (shared/give_way.lua)
+--   deadline  µs from now until what is left of it is ended; 0: it has none
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
 -- INCLUDE: time ready permits parked slots turn settle limits emit pause admit stop cancel give_way
@@ -80,6 +81,12 @@ if header ~= '0' then redis.call('HSET', fields, 'header', header) end
 if key ~= '' then
   redis.call('HSET', fields, 'key', key)
   redis.call('HINCRBY', key_sessions_key(), key, 1)
+end
+if deadline ~= '0' then
+  local passes = int(now + tonumber(deadline))
+  redis.call('HSET', fields, 'deadline', passes)
+  redis.call('HSET', results_key(session), '@deadline', passes)
+  redis.call('ZADD', due_key(), passes, session)
 end
 local paused = reasons_at_start(session, workflow)
 if paused then redis.call('HSET', fields, 'paused', paused) end

@@ -140,12 +140,16 @@ class Transitions(RuleBasedStateMachine):
         plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES),
         header=st.sampled_from([0, 0, 0, 1, 2, 4]), workflow=st.sampled_from(WORKFLOWS),
         key=st.sampled_from(["", *KEYS]), most=st.tuples(SOME_LIMIT, SOME_LIMIT, SOME_LIMIT, SOME_LIMIT),
-        when_full=st.sampled_from(["queue", "queue", "reject", "cancel_running", "keep_newest"]),
+        chosen=st.tuples(
+            st.sampled_from(["queue", "queue", "reject", "cancel_running", "keep_newest"]),
+            st.sampled_from([0, 0, LEASE_US]),
+        ),
     )  # fmt: skip
     def open(
         self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int, workflow: str, key: str,
-        most: tuple[int, int, int, int], when_full: str,
+        most: tuple[int, int, int, int], chosen: tuple[str, int],
     ) -> None:  # fmt: skip
+        when_full, deadline_us = chosen
         self.opened += 1
         session = f"s{self.opened}"
         runner = self._runner(session, f"{session}.0", queue)
@@ -154,11 +158,13 @@ class Transitions(RuleBasedStateMachine):
             open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
             most_sessions=self.limit_sessions, header=header, key=key, most_of_workflow=most[0], most_of_key=most[1],
             sessions_of_workflow=most[2], sessions_of_key=most[3], when_full=when_full,
+            deadline_us=deadline_us,
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
         paused = {why for why, mark in (("workflow", f"workflow:{workflow}"), ("all", "all")) if mark in self.paused}
         opened = ModelSession(plan, limit, self.slots, header, workflow, key, paused=paused)
+        opened.has_deadline = bool(deadline_us)
         self.limits.give(f"workflow:{workflow}", most[0])
         if key:
             self.limits.give(f"key:{key}", most[1])
@@ -428,10 +434,25 @@ class Transitions(RuleBasedStateMachine):
     @rule()
     def wake(self) -> None:
         publications, wait_us = self.live.wake_sessions()
-        assert wait_us is None
-        for session in self.sessions.values():
+        for name, session in self.sessions.items():
             session.wake()
+            if session.is_over and session.has_deadline and session.goes_on:
+                self._stop(name)
+                session.has_deadline = True  # it is looked at until it is closed
+        assert (wait_us is None) == (not any(session.has_deadline for session in self.sessions.values()))
         self._publish(publications)
+
+    @precondition(lambda self: any(session.has_deadline and session.goes_on for session in self.sessions.values()))
+    @rule(data=st.data())
+    def pass_deadline(self, data: st.DataObject) -> None:
+        """From here on nothing of the session is claimed, although nobody has stopped it yet."""
+        names = sorted(name for name, session in self.sessions.items() if session.has_deadline and session.goes_on)
+        name = data.draw(st.sampled_from(names))
+        key, client = self.live.space.key, self.live.client
+        passed_us = self.live.now_us() - 1
+        client.hset(key("session", name), "deadline", passed_us)
+        client.zadd(key("due"), {name: passed_us})
+        self.sessions[name].is_over = True
 
     @precondition(lambda self: any(not session.goes_on for session in self.sessions.values()))
     @rule()
@@ -559,7 +580,7 @@ class Transitions(RuleBasedStateMachine):
         assert kept == {name for name in self.sessions if self._turn(name)}
         for name in kept:
             assert self.sessions[name].ready_units(str(self._turn(name)))
-            assert self.sessions[name].may_claim
+            assert self.sessions[name].may_claim or self.sessions[name].is_over
 
     @invariant()
     def a_runner_of_a_chord_is_parked_or_on_its_way_or_at_work(self) -> None:
@@ -665,7 +686,7 @@ class Transitions(RuleBasedStateMachine):
         """These runners are on their way; the last one of a cancelled session may be told to end it."""
         for publication in publications:
             session = self.sessions[publication.flow_session_id]
-            if session.status == "cancelled":
+            if session.status == "cancelled" or not publication.runner:
                 assert not session.goes_on
                 if session.header:
                     session.ender = publication.runner
@@ -683,7 +704,9 @@ class Transitions(RuleBasedStateMachine):
             self.published.append(publication)
 
     def _has_not_begun(self, publication: Publication) -> bool:
-        """Whether a runner is on its way, or came when its session had ended."""
+        """Whether a runner of a session that is not closed is on its way, or came when that had ended."""
+        if publication.flow_session_id not in self.sessions:
+            return False
         too_late = self.too_late.get(publication.flow_session_id, ())
         return publication in self.published or publication.runner in too_late
 
@@ -834,6 +857,10 @@ class Transitions(RuleBasedStateMachine):
         return int(self.live.client.zcard(self.live.space.key("inflight", queue)))
 
     def _close(self, name: str) -> None:
+        session = self.sessions[name]
+        if session.is_over:
+            stopped = self.live.ended_counts(name)[2]
+            assert stopped is not None, "it has ended behind its deadline"
         self._publish(self.live.close_session(name))
         self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
@@ -886,6 +913,7 @@ class Transitions(RuleBasedStateMachine):
     def _stop(self, name: str) -> None:
         """Nothing more of the session is claimed."""
         self.sessions[name].status = "cancelled"
+        self.sessions[name].has_deadline = False
         if name in self.queued:
             del self.queued[name]
             self.never_ran.add(name)
