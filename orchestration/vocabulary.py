@@ -136,6 +136,7 @@ class Mode(StrEnum):
     SLICE = "slice"
     CROWD = "crowd"
     LEAVE = "leave"
+    OVER = "over"
 
 
 class Verdict(StrEnum):

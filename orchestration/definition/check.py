@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from orchestration.definition.check_actions import find_action_mistakes
 from orchestration.definition.check_expressions import find_expression_mistakes
 from orchestration.definition.check_graph import Graph, find_graph_mistakes
+from orchestration.definition.check_times import find_time_mistakes
 from orchestration.definition.payload import find_schema_mistakes
 from orchestration.definition.places import Document, DocumentPath, Finding, value_at
 from orchestration.definition.schema import ActionDefinition, Definition, LimitsDefinition, RetryDefinition
@@ -69,6 +70,7 @@ def _find_mistakes(value: Mapping[str, object]) -> list[Finding]:
     return [
         *find_graph_mistakes(graph),
         *find_action_mistakes(actions),
+        *find_time_mistakes(value.get("limits"), actions),
         *find_expression_mistakes(value, actions, graph),
         *find_schema_mistakes(value.get("payload_schema")),
     ]

@@ -155,6 +155,10 @@ class LimitsDefinition(_Part):
     branch_timeout_seconds: Seconds | None = Field(
         default=None, description="Seconds a branch may run; by default the setting BRANCH_PROCESSING_TIMEOUT_SECS."
     )
+    deadline_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds from when a flow session is accepted until what is left of it is ended.",
+    )
     weight: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False), PlainSerializer(_short)] = Field(
         default=1.0,
         description="Share of the fleet beside other sessions that want it too: with 3, three times as much as with 1.",
@@ -162,6 +166,11 @@ class LimitsDefinition(_Part):
     rate_limit: RateText | None = Field(
         default=None,
         description="How often actions begin, of all runs of the workflow together: 100/m, or 100/m burst 20.",
+    )
+    rate_limit_per_key: RateText | None = Field(
+        default=None,
+        description="How often actions begin, of all runs with the same concurrency_key together: 100/m, or "
+        "100/m burst 20.",
     )
     max_concurrent_branches_of_workflow: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
         default=None, description="Branches of all flow sessions of the workflow at once."
@@ -180,10 +189,11 @@ class LimitsDefinition(_Part):
     max_concurrent_sessions_per_key: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
         default=None, description="Flow sessions with the same concurrency_key that run at once."
     )
-    when_full: Literal["queue", "reject"] | None = Field(
+    when_full: Literal["queue", "reject", "cancel_running", "keep_newest"] | None = Field(
         default=None,
-        description="What becomes of a flow session above a limit of sessions: it is queued (the default), or fails at "
-        "once.",
+        description="What happens at a limit of sessions: the new flow session is queued (the default), or "
+        "fails at once (reject); or the oldest of the workflow are cancelled to make room for it (cancel_running); or "
+        "those of the workflow that are queued there are cancelled, so that only the newest waits (keep_newest).",
     )
 
 

@@ -230,7 +230,7 @@ class EnhancedBranchProcessor:
                 end.counts[status.value] = end.counts.get(status.value, 0) + 1
                 end.outcome = outcome_of(action, status)
                 joined = _JOIN_OF[end.outcome]
-                worst = status if status in _FAILURES or (action is last and worst is TaskStatus.SUCCEEDED) else worst
+                worst = _worst(worst, status, is_last=action is last)
         checkpoints.wait()
         end.fails_session = last.is_leaf and end.outcome in (Outcome.FAILED, Outcome.UPSTREAM_FAILED)
         context.metrics_recorder.branches += 1
@@ -350,7 +350,7 @@ class EnhancedBranchProcessor:
         began_ns, ended = time.monotonic_ns(), 0
         deferred: tuple[list[object] | None, int] | None = None
         with flusher.watching(run, self):
-            while not context.cancellation.is_set and (index := run.take()) is not None:
+            while not (context.cancellation.is_set or context.is_over) and (index := run.take()) is not None:
                 scope.item, scope.item_index = items[index], index
                 task = tasks.given_up(attempt)
                 if task is None:
@@ -389,6 +389,14 @@ class EnhancedBranchProcessor:
         if publications:
             self._publish(publications)
         return done
+
+
+def _worst(worst: TaskStatus, status: TaskStatus, *, is_last: bool) -> TaskStatus:
+    """The status of a branch after one more step; what was timed out by the run's deadline leaves others cancelled."""
+    if status in _FAILURES:
+        is_over = worst is TaskStatus.TIMED_OUT and status is TaskStatus.CANCELLED
+        return worst if is_over else status
+    return status if is_last and worst is TaskStatus.SUCCEEDED else worst
 
 
 def join_steps(branch: Branch) -> tuple[JoinStep, ...]:

@@ -7,6 +7,7 @@ Threads may share a context: what it keeps is only ever added to.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,12 +18,13 @@ from opentelemetry import trace
 from orchestration.channel.parse import parse_entry
 from orchestration.definition.expressions import Scope
 from orchestration.engine.cancellation import Cancellation
+from orchestration.engine.concurrency_key import concurrency_key
 from orchestration.engine.costs import Cost, CostBook
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
 from orchestration.errors import ActionError, ExpressionError, SessionClosed, WorkflowExecutionError
-from orchestration.plan import Branch, Plan, PlannedAction
+from orchestration.plan import KEY_RATE, Branch, Plan, PlannedAction
 from orchestration.registry import find_action
-from orchestration.state.live import PAYLOAD_FIELD, LiveState
+from orchestration.state.live import DEADLINE_FIELD, PAYLOAD_FIELD, LiveState
 from orchestration.store import results as stored_results
 from orchestration.store.updates import write_rows
 from orchestration.vocabulary import Claim, Dispatch, Durability
@@ -113,6 +115,9 @@ class ProcessingContext:
     span_factory: trace.Tracer = field(default_factory=lambda: trace.get_tracer("orchestration"))
     session: Mapping[str, object] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
+    _deadline_us: int | None = None
+    #: Concurrency key, once it is asked for: the same as when the session was accepted.
+    _key: str | None = None
     _views: dict[str, TaskView] = field(default_factory=dict)
     _items: dict[str, Sequence[object]] = field(default_factory=dict)
     _is_async: dict[str, bool] = field(default_factory=dict)
@@ -134,6 +139,31 @@ class ProcessingContext:
     def branch_timeout_seconds(self) -> float:
         """How long a branch may run."""
         return self.plan.limits.branch_timeout_seconds or self.settings.branch_processing_timeout_secs
+
+    def rates(self, action: PlannedAction) -> Sequence[tuple[str, int, int]]:
+        """The rate limits of an action, as `take_rate` takes them; that of a key is named after the session's own."""
+        if self._key is None:
+            template = self.plan.limits.concurrency_key
+            self._key = concurrency_key(template, Scope(payload=self.payload, session=self.session))
+        return [(name + self._key if name == KEY_RATE else name, every, most) for name, every, most in action.rates]
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the session's deadline passes, by `time.monotonic_ns`; None: it has none."""
+        if self.plan.limits.deadline_seconds is None:
+            return None
+        if self._deadline_us is None:
+            raw = self.stores.live.results(self.flow_session_id, [DEADLINE_FIELD])[0]
+            if raw is None:
+                return None  # it was closed
+            self._deadline_us = int(raw)
+        return self.stores.live.clock.monotonic_ns(self._deadline_us)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session's deadline has passed: nothing more of it begins here."""
+        deadline_ns = self.deadline_ns
+        return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
 
     @property
     def dispatch(self) -> Dispatch:

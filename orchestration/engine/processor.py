@@ -25,7 +25,7 @@ from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.results import has_nan
 from orchestration.engine.runner import Links, RunnerLoop
-from orchestration.engine.unsettled import end_cancelled
+from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, WorkflowExecutionError
 from orchestration.plan import most_ready
@@ -148,7 +148,7 @@ class EnhancedParallelProcessor:
         """
         live, session = self.stores.live, fork.request.flow_session_id
         lease_us = int(self.settings.lease_seconds * 1e6)
-        new = _new_session(fork, signature, self.settings.max_concurrent_workflows)
+        new = _new_session(fork, signature, self.settings.max_concurrent_workflows, self._deadline_us(fork))
         verdict, publications = live.open_session(fork.runner, new, lease_us)
         self.links.publish_runners(publications)
         if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
@@ -170,6 +170,15 @@ class EnhancedParallelProcessor:
             # whoever ended it may have died with this message's first delivery; a second completion changes nothing
             self.links.publish_completion(session, started.signature)
         return started.verdict
+
+    def _deadline_us(self, fork: Fork) -> int:
+        """µs until the deadline of a session that is to be opened passes, at least 1; 0: it has none."""
+        seconds = fork.version.plan.limits.deadline_seconds
+        if seconds is None:
+            return 0
+        if not fork.row.created:
+            seconds -= sessions.age_seconds(self.stores.database, fork.request.flow_session_id, fork.row.session_day)
+        return max(1, int(seconds * 1e6))
 
     def _reject(self, fork: Fork) -> None:
         """A session that may not run now and is not to wait has failed; its completion gives what is recorded here."""
@@ -268,10 +277,10 @@ class EnhancedParallelProcessor:
         return row
 
     def _end_open(self, row: sessions.SessionRow) -> RunResult:
-        counts, failed, cancelled = self.stores.live.ended_counts(row.flow_session_id)
+        counts, failed, stopped = self.stores.live.ended_counts(row.flow_session_id)
         context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
-        if cancelled:
-            return end_cancelled(context, row, counts)
+        if stopped is not None:
+            return end_stopped(context, row, counts, stopped)
         return end_session(context, row, counts, failed=failed > 0)
 
     def _end_inline(self, fork: Fork, inline: InlineRun) -> RunResult | Fork:
@@ -303,11 +312,15 @@ class EnhancedParallelProcessor:
         return context.branch_timeout_seconds <= self.settings.branch_processing_timeout_secs
 
     def _is_limited(self, version: Version) -> bool:
-        """Whether more than its own limit holds for a session: then even a first branch needs a permit of Redis's."""
+        """Whether more than its own limit holds for a session: then even a first branch needs a permit of Redis's.
+
+        So it does where the session is to be ended at a time, whatever has become of the process that runs it.
+        """
         return bool(
             self.settings.max_concurrent_branches_global
             or self._limits_sessions(version)
             or version.plan.limits.is_shared
+            or version.plan.limits.deadline_seconds is not None
             or self.operators.limit(version.workflow)
         )
 
@@ -335,7 +348,7 @@ class EnhancedParallelProcessor:
         return Runner(flow_session_id, runner, life, queue, self.worker)
 
 
-def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
+def _new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: int) -> NewSession:
     """What is opened: all that is known of the session, and what of it has been run."""
     context, plan = fork.context, fork.version.plan
     return NewSession(
@@ -351,6 +364,7 @@ def _new_session(fork: Fork, signature: str, most_sessions: int) -> NewSession:
         most_of_key=plan.limits.max_concurrent_branches_per_key or 0,
         sessions_of_workflow=plan.limits.max_concurrent_sessions or 0,
         sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0, when_full=plan.limits.when_full,
+        deadline_us=deadline_us,
     )  # fmt: skip
 
 

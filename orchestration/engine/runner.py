@@ -155,6 +155,8 @@ class RunnerLoop:
         return max(1, running, min(most, running + self._more))
 
     def _mode(self, now: int) -> Mode:
+        if self._context.is_over:
+            return Mode.OVER
         if self._drains or self._links.stopping() or now - self._began > TOUR_SECONDS * 1e9:
             return Mode.LEAVE
         if self._takes_one and self._has_taken:

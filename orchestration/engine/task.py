@@ -137,7 +137,7 @@ class TaskProcessor:
         Args: attempt: 1, and one more for each crash. retry: after failures. deadline_ns: the branch's.
         """
         cancellation = self._context.cancellation
-        if cancellation.is_set:
+        if cancellation.is_set or self._context.is_over:
             return TaskEnd(TaskStatus.CANCELLED)
         try:
             status = self.starts(action, joined, scope, per_item=item != NO_ITEM)
@@ -156,7 +156,9 @@ class TaskProcessor:
             if wait_us:
                 return TaskEnd(TaskStatus.PENDING, turn_after_us=wait_us)
             let_in_us = now_us
-        left = (deadline_ns - time.monotonic_ns()) / 1e9
+        over_ns = self._context.deadline_ns
+        ends_ns = deadline_ns if over_ns is None else min(deadline_ns, over_ns)
+        left = max(0.0, (ends_ns - time.monotonic_ns()) / 1e9)
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
         asked = Call(
@@ -206,7 +208,7 @@ class TaskProcessor:
         """
         token = f"{self._context.flow_session_id}/{action.name}:{item}#{attempt}"
         while True:
-            wait_us, now_us = self._context.stores.live.take_rate(token, action.rates)
+            wait_us, now_us = self._context.stores.live.take_rate(token, self._context.rates(action))
             if not wait_us or wait_us > SHORT_WAIT_US:
                 return wait_us, now_us
             time.sleep(wait_us / 1e6)
@@ -297,6 +299,8 @@ class TaskProcessor:
             limit = "timeout_seconds"
             if seconds != action.timeout_seconds:
                 limit, seconds = "the branch timeout", self._context.branch_timeout_seconds
+                if self._context.is_over:
+                    limit, seconds = "deadline_seconds of the run", self._context.plan.limits.deadline_seconds or 0.0
             return {
                 "type": type(call.error).__name__,
                 "message": f"it ran longer than {seconds:g} s ({limit})",

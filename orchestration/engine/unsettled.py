@@ -1,4 +1,5 @@
-"""The end of a session that was cancelled: what never ran is counted, and recorded action by action.
+"""The end of a session that was stopped before its branches had settled: what never ran is counted, and recorded
+action by action.
 
 A `for_each` of a million items that never began is one row and a number: only items that had begun have rows of their
 own. So the work grows with the actions of the definition, and with what had begun.
@@ -14,7 +15,7 @@ from orchestration.engine.context import ProcessingContext
 from orchestration.engine.finish import RunResult
 from orchestration.engine.results import counts_of
 from orchestration.plan import Branch
-from orchestration.state.live import ItemProgress, Unsettled
+from orchestration.state.live import ItemProgress, Stopped, Unsettled
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
 from orchestration.store import sessions
 from orchestration.vocabulary import NO_ITEM, ItemCounts, RunStatus, TaskStatus
@@ -24,8 +25,17 @@ ROWS = 500
 Row = list[object]
 
 
-def end_cancelled(context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int]) -> RunResult:
-    """Commit the end of a session that was cancelled; of several callers one wins, and all get what it wrote.
+#: Why a session gave way: what its record says.
+_GAVE_WAY = {
+    "place": "it gave way to the newer run {by} at the limit {level} (when_full: cancel_running)",
+    "newer": "the newer run {by} is queued in its place at the limit {level} (when_full: keep_newest)",
+}  # fmt: skip
+
+
+def end_stopped(
+    context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int], stopped: Stopped
+) -> RunResult:
+    """Commit the end of a session that was stopped; of several callers one wins, and all get what it wrote.
 
     Args: counts: tasks of branches that have settled, by status.
     """
@@ -44,10 +54,23 @@ def end_cancelled(context: ProcessingContext, row: sessions.SessionRow, counts: 
         rows.append(task_row(action, TaskStatus.CANCELLED, attempt + retry, sequence, queue, item=item))
     for start in range(0, len(rows), ROWS):
         live.record_rows(session, context.day, context.worker, encode_rows(rows[start : start + ROWS]))
+    status, error = _end_of(context, stopped)
     won, written = sessions.finish_session(
-        context.stores.database, session, row.session_day, RunStatus.CANCELLED, None, None, total
+        context.stores.database, session, row.session_day, status, None, error, total
     )
     return RunResult.of_row(written, recorded_before=not won)
+
+
+def _end_of(context: ProcessingContext, stopped: Stopped) -> tuple[RunStatus, bytes | None]:
+    """The status, and what the record says of it; nothing where somebody cancelled it."""
+    if stopped.why == "deadline":
+        seconds = context.plan.limits.deadline_seconds or 0.0
+        error = {"type": "DeadlinePassed", "message": f"it took longer than {seconds:g} s (deadline_seconds)"}
+        return RunStatus.TIMED_OUT, orjson.dumps(error)
+    if stopped.why not in _GAVE_WAY:
+        return RunStatus.CANCELLED, None
+    message = _GAVE_WAY[stopped.why].format(by=stopped.by, level=stopped.level)
+    return RunStatus.CANCELLED, orjson.dumps({"type": "GaveWay", "message": message})
 
 
 def _is_unsettled(branch: Branch, left: Unsettled) -> bool:

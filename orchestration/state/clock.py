@@ -34,6 +34,10 @@ class RedisClock:
         """Whether the difference was seen lately."""
         return self._difference_ns is not None and now_ns - self._observed_ns < FRESH_NS
 
+    def monotonic_ns(self, redis_us: int) -> int:
+        """The reading of `time.monotonic_ns` at which it is `redis_us` by Redis."""
+        return redis_us * 1000 - (self._difference_ns or 0)
+
     def us(self, monotonic_ns: int) -> int:
         """The time by Redis, µs since the epoch, at a reading of `time.monotonic_ns`."""
         return (monotonic_ns + (self._difference_ns or 0)) // 1000

@@ -31,6 +31,8 @@ from orchestration.vocabulary import (
 )
 
 PAYLOAD_FIELD = "@payload"
+#: µs since the epoch, by Redis, at which the deadline of the session passes.
+DEADLINE_FIELD = "@deadline"
 #: Members of a large set that are read at a time: Redis does other things between.
 SCAN = 500
 _WHOLE = (b"b:", b"f:")
@@ -81,10 +83,13 @@ class NewSession:
     #: What the definition says of the branches at once of its workflow and of its key; 0: nothing.
     most_of_workflow: int = 0
     most_of_key: int = 0
-    #: The same of its flow sessions at once, and what becomes of one that can't run now: queue, or reject.
+    #: The same of its flow sessions at once, and what happens when it can't run now: queue, reject, cancel_running or
+    #: keep_newest.
     sessions_of_workflow: int = 0
     sessions_of_key: int = 0
     when_full: str = "queue"
+    #: µs until what is left of it is ended; 0: it has no deadline.
+    deadline_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,17 @@ class Cancelled:
     #: Units that are claimed, and are told to end.
     claimed: int
     publications: tuple[Publication, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why a session ended before its branches had settled."""
+
+    #: asked: somebody cancelled it; place, newer: it gave way to a newer one; deadline: that has passed.
+    why: str
+    #: The newer session, and the limit at which it gave way.
+    by: str = ""
+    level: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +177,9 @@ class LiveSnapshot:
     paused: frozenset[str] = frozenset()
     #: Queues without a worker on which work of it is ready.
     unserved: tuple[str, ...] = ()
+    #: Of a queued session: the limit that it waits for, and what that is now (0: none).
+    queued_at: str = ""
+    queued_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +266,7 @@ class LiveState:
             signature=new.signature, header=new.header, queues=",".join(new.queues), cap=new.item_results_cap,
             key=new.key, most_workflow=new.most_of_workflow, most_key=new.most_of_key,
             sessions_workflow=new.sessions_of_workflow, sessions_key=new.sessions_of_key, when_full=new.when_full,
+            deadline=new.deadline_us,
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
@@ -476,8 +496,11 @@ class LiveState:
         return _publications(publish), [name.decode() for name in workers], [name.decode() for name in runners[::2]]
 
     def wake_sessions(self, most: int = 1000) -> tuple[tuple[Publication, ...], int | None]:
-        """Make due units ready. Returns runners to publish, and µs until the next is due (None: none waits)."""
-        publish, wait, _ = load_script("wake_sessions")(self.scripts, self.space, most=most)
+        """Make due units ready, and stop sessions whose deadline has passed.
+
+        Returns: what to publish, and µs until the next is due (None: nothing waits for a time).
+        """
+        publish, wait, _, _ = load_script("wake_sessions")(self.scripts, self.space, most=most)
         return _publications(publish), None if wait < 0 else int(wait)
 
     def take_rate(self, token: str, limits: Sequence[tuple[str, int, int]]) -> tuple[int, int]:
@@ -530,8 +553,8 @@ class LiveState:
         """Runners in the header of the session's chord; 0: its branches are counted in Redis, or it is not open."""
         return int(self.client.hget(self.space.key("session", flow_session_id), "header") or 0)
 
-    def ended_counts(self, flow_session_id: str) -> tuple[dict[str, int], int, bool]:
-        """Tasks of a session that has ended, by status; by how many actions it fails; and whether it was cancelled.
+    def ended_counts(self, flow_session_id: str) -> tuple[dict[str, int], int, Stopped | None]:
+        """Tasks of a session that has ended, by status; by how many actions it fails; why it was stopped, or None.
 
         Raises: SessionClosed. WorkflowExecutionError: it has not ended.
         """
@@ -540,7 +563,8 @@ class LiveState:
             raise SessionClosed(f"flow session {flow_session_id} has no live state")
         if fields[b"status"] != b"ended":
             raise WorkflowExecutionError(f"flow session {flow_session_id} has not ended: {int(fields[b'open'])} to go")
-        return _counts(fields), int(fields[b"failed"]), b"cancelled" in fields
+        stopped = fields.get(b"cancelled")
+        return _counts(fields), int(fields[b"failed"]), None if stopped is None else _stopped(stopped)
 
     def unsettled(self, flow_session_id: str) -> Unsettled:
         """What a cancelled session has left; its cost grows with the branches of the plan, not with items that wait."""
@@ -623,8 +647,26 @@ class LiveState:
         unserved = tuple(queue for queue, units, total in counts if units and int(total or 0) <= 0)
         return LiveSnapshot(
             status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items,
-            _paused_reasons(fields.get(b"paused")), unserved,
+            _paused_reasons(fields.get(b"paused")), unserved, *self._queued_at(flow_session_id, fields),
         )  # fmt: skip
+
+    def _queued_at(self, flow_session_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, int]:
+        """The limit of whole sessions that a queued one waits for, and its number."""
+        if fields[b"status"] != b"queued":
+            return "", 0
+        key, concurrency_key = self.space.key, fields.get(b"key")
+        levels = [f"sessions:workflow:{fields[b'workflow'].decode()}", "sessions"]
+        if concurrency_key is not None:
+            levels.append(f"sessions:key:{concurrency_key.decode()}")
+        pipe = self.client.pipeline(transaction=False)
+        for level in levels:
+            pipe.zscore(key("sessions_queued") if level == "sessions" else key("blocked", level), flow_session_id)
+            pipe.hget(key("limits"), level)
+        replies = pipe.execute()
+        for level, at, most in zip(levels, replies[::2], replies[1::2], strict=True):
+            if at is not None:
+                return level, int(most or 0)
+        return "", 0
 
 
 def _item_of(member: bytes) -> tuple[str, int, int, int]:
@@ -632,6 +674,10 @@ def _item_of(member: bytes) -> tuple[str, int, int, int]:
     unit, attempt, _, retry = member.decode().split("|")[:4]
     action, _, start = unit[2:].rpartition(":")
     return action, int(start), int(attempt), int(retry)
+
+
+def _stopped(text: bytes) -> Stopped:
+    return Stopped(*text.decode().split(" ", 2))
 
 
 def _paused_reasons(text: bytes | None) -> frozenset[str]:

@@ -136,6 +136,16 @@ def find_session(database: Database, flow_session_id: str) -> SessionRow | None:
     return _session(rows[0]) if rows else None
 
 
+def age_seconds(database: Database, flow_session_id: str, session_day: Day) -> float:
+    """How long ago a flow session was accepted, by PostgreSQL's clock; 0 when it is not known."""
+    rows = database.fetch(
+        "SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 FROM flow_sessions"
+        " WHERE session_day = %s AND flow_session_id = %s",
+        (session_day, flow_session_id),
+    )
+    return float(rows[0][0]) if rows else 0.0
+
+
 def load_session_of_day(database: Database, flow_session_id: str, session_day: Day) -> SessionRow | None:
     """A flow session by its whole key, None when there is none."""
     rows = database.fetch(

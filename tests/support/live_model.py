@@ -97,6 +97,9 @@ class ModelSession:
     #: running or cancelled; and why it is paused.
     status: str = "running"
     paused: set[str] = field(default_factory=set)
+    #: Whether it has a deadline that is looked at, and whether that has passed.
+    has_deadline: bool = False
+    is_over: bool = False
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
@@ -134,7 +137,7 @@ class ModelSession:
     @property
     def may_claim(self) -> bool:
         """Whether units of it may be claimed."""
-        return self.status == "running" and not self.paused
+        return self.status == "running" and not self.paused and not self.is_over
 
     def queue_of(self, unit: str) -> str:
         return self.plan[unit[2:].rpartition(":")[0] if unit.startswith("c:") else unit[2:]].queue

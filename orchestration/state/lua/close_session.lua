@@ -41,6 +41,7 @@ redis.call('UNLINK', session_key(session), own_key(session), joins_key(session),
 redis.call('ZREM', sessions_open_key(), session)
 if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
 redis.call('ZREM', delayed_key(), session)
+redis.call('ZREM', due_key(), session)
 redis.call('ZREM', turns_key(), session)
 hand_on(freed, publish)
 admit(publish)

@@ -3,7 +3,7 @@
 -- What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a session that is
 -- open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full nr nready n lists*
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full deadline nr nready n lists*
 --   workflows most sessions running at once (0: no limit) unless an operator has set a limit; above it the session is queued,
 --             and no runner registered
 --   timeout   seconds that a branch may run
@@ -17,12 +17,14 @@
 --   key       its concurrency key, or ''
 --   most_…, sessions_…  what its definition says of the branches and of the sessions at once of its workflow and of its key;
 --             0: nothing
---   when_full what becomes of it when it can't run now: queue · reject: nothing is written
+--   when_full what happens when it can't run now: queue · reject: nothing is written · cancel_running, keep_newest: it is queued, and
+--             older ones give way (shared/give_way.lua)
+--   deadline  µs from now until what is left of it is ended; 0: it has none
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
--- INCLUDE: time ready permits parked slots settle limits emit pause admit
+-- INCLUDE: time ready permits parked slots turn settle limits emit pause admit stop cancel give_way
 -- Reply: verdict (go · ended: all has been settled, or it was cancelled before · queued · rejected · exists · gone: it was closed),
---        runners to publish (session, runner, queue, branch timeout, message)*
+--        runners to publish, and completions of sessions that gave way (session, runner or '', queue, branch timeout, message)*
 -- Refusals: none
 -- Stream: one entry with the rows of the settlements
 
@@ -48,7 +50,10 @@ local function answer(verdict)
   return { verdict, publish }
 end
 
-if redis.call('EXISTS', session_key(session)) == 1 then return { 'exists', {} } end
+if redis.call('EXISTS', session_key(session)) == 1 then
+  for id in string.gmatch(redis.call('HGET', session_key(session), 'ousted') or '', '%S+') do complete_again(id, publish) end
+  return { 'exists', publish }
+end
 if redis.call('EXISTS', closed_key(session)) == 1 then return { 'gone', {} } end
 local fields = session_key(session)
 local cancelled = redis.call('EXISTS', cancelled_key(session)) == 1
@@ -77,6 +82,12 @@ if key ~= '' then
   redis.call('HSET', fields, 'key', key)
   redis.call('HINCRBY', key_sessions_key(), key, 1)
 end
+if deadline ~= '0' then
+  local passes = int(now + tonumber(deadline))
+  redis.call('HSET', fields, 'deadline', passes)
+  redis.call('HSET', results_key(session), '@deadline', passes)
+  redis.call('ZADD', due_key(), passes, session)
+end
 local paused = reasons_at_start(session, workflow)
 if paused then redis.call('HSET', fields, 'paused', paused) end
 redis.call('ZADD', sessions_open_key(), int(now), session)
@@ -90,6 +101,10 @@ for _ = 1, tonumber(nready) do
   at = at + 2
 end
 if queued then
+  if when_full ~= 'queue' then
+    local ousted = give_way(session, workflow, levels, queued, when_full, publish)
+    if #ousted > 0 then redis.call('HSET', fields, 'ousted', table.concat(ousted, ' ')) end
+  end
   redis.call('ZADD', queued_at(queued), int(now - PRIORITY_WAIT * tonumber(priority)), session)
   return answer('queued')
 end

@@ -7,7 +7,8 @@
 -- ARGV: session runner life queue worker mode want chunks elapsed call cap n settlements*
 --   life         who runs: the runner in one delivery of its message; a later delivery has another
 --   mode         go: claim on · tick: give way to one owed ≥ 250 ms · slice: give way to one owed at all ·
---                crowd: a message waits in the broker's queue, one runner in 40 ms gives way · leave: the worker stops
+--                crowd: a message waits in the broker's queue, one runner in 40 ms gives way · leave: the worker stops ·
+--                over: the deadline of the session has passed, by the runner's clock
 --   want         permits to hold after the call; chunks: most items in one claim, ,<action>=<n>,… (1 where none is named); elapsed: µs of the slot used and not yet charged
 --   cap          bytes of results of one for_each that are kept in Redis
 --   settlements  n of them, as in shared/settle.lua
@@ -41,7 +42,8 @@ if record[2] then
   if stored[1] == life .. '|' .. call then return stored[2] end
 end
 
-local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues', 'header', 'status', 'key', 'turn')
+local fields = redis.call('HMGET', session_key(session), 'workflow', 'day', 'limit', 'queues', 'header', 'status', 'key', 'turn', 'deadline')
+local is_over = mode == 'over' or fields[9] and now >= tonumber(fields[9])
 local levels, day, limit, is_chord = levels_of(fields[1], fields[7]), fields[2], tonumber(fields[3]), fields[5]
 local before = tonumber(permits)
 local held = before
@@ -71,9 +73,10 @@ local verdict = 'go'
 if ended then
   verdict = 'ended'
   redis.call('HSET', session_key(session), 'status', 'ended', 'ender', runner)
+  if is_over then redis.call('HSETNX', session_key(session), 'cancelled', 'deadline') end
 elseif is_chord and fields[6] == 'ended' then
   verdict = 'gone'
-elseif mode == 'leave' then
+elseif mode == 'leave' or mode == 'over' then
   verdict = 'stop'
 elseif mode == 'tick' or mode == 'slice' then
   local behind = owed(session, queue, levels, vtime or tonumber(redis.call('HGET', session_key(session), 'vtime')))
@@ -83,7 +86,7 @@ elseif mode == 'crowd' then
 end
 -- one look for both, which hardly ever finds anything
 local is_special = verdict == 'go' and redis.call('EXISTS', status_full_key(), excess_key()) > 0
-if verdict == 'go' and fields[6] ~= 'running' then
+if verdict == 'go' and (fields[6] ~= 'running' or is_over) then
   if held > 0 then verdict = 'hold' else verdict = 'stop' end
 elseif is_special and redis.call('EXISTS', status_full_key()) == 1 then
   if held > 0 then verdict = 'hold' else verdict = 'wait' end

@@ -1,13 +1,28 @@
--- Move deferred units whose time has come back to ready. End turns that are in vain (shared/turn.lua).
+-- Move deferred units whose time has come back to ready. Stop sessions whose deadline has passed, and complete them again where
+-- that was in vain. End turns that are in vain (shared/turn.lua).
 --
 -- ARGV: most
 --   most   units moved in one call
--- INCLUDE: time ready permits parked slots turn
--- Reply: runners to publish (session, runner, queue, branch timeout, message)*, µs until the next unit is due (-1: none), sessions woken*
+-- INCLUDE: time ready permits parked slots turn emit pause admit stop cancel
+-- Reply: runners to publish, and completions of sessions that have ended (session, runner or '', queue, branch timeout, message)*,
+--        µs until the next is due (-1: nothing waits for a time), sessions woken*, sessions stopped*
 -- Refusals: none
 -- Stream: nothing
 
-local publish, queues, woken, left = {}, {}, {}, tonumber(most)
+local COMPLETE_AGAIN = 60000000 -- µs after which a session that is not closed yet is completed again: its completion may be lost
+
+local publish, queues, woken, stopped, left = {}, {}, {}, {}, tonumber(most)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key(), '-inf', int(now), 'LIMIT', 0, 100)) do
+  local status = redis.call('HGET', session_key(id), 'status')
+  if status and status ~= 'ended' and status ~= 'cancelled' then
+    stop(id, 'deadline')
+    end_cancelled(id, publish)
+    stopped[#stopped + 1] = id
+  else
+    complete_again(id, publish)
+  end
+  if status then redis.call('ZADD', due_key(), int(now + COMPLETE_AGAIN), id) else redis.call('ZREM', due_key(), id) end
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed_key(), '-inf', int(now), 'LIMIT', 0, left)) do
   if left <= 0 then break end
   touched = {}
@@ -35,7 +50,9 @@ for _, id in ipairs(redis.call('ZRANGE', turns_key(), 0, 99)) do
   end
 end
 hand_on(queues, publish)
-local due = redis.call('ZRANGE', delayed_key(), 0, 0, 'WITHSCORES')
 local wait = -1
-if due[2] then wait = math.max(0, tonumber(due[2]) - now) end
-return { publish, wait, woken }
+for _, key in ipairs({ delayed_key(), due_key() }) do
+  local at = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  if at and (wait < 0 or tonumber(at) - now < wait) then wait = math.max(0, tonumber(at) - now) end
+end
+return { publish, wait, woken, stopped }

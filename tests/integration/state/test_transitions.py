@@ -116,7 +116,10 @@ class Transitions(RuleBasedStateMachine):
         self.limits.give("sessions", limit_sessions)
         #: Permits that were in use before the last rule, by level and by session.
         self.held_before = dict.fromkeys(LEVELS, 0)
-        self.queued: list[str] = []
+        #: Sessions that wait, in the order in which they came, and the level at which each does.
+        self.queued: dict[str, str] = {}
+        #: Sessions that have begun to count at their levels, in this order.
+        self.begun: list[str] = []
         #: What is paused beside single sessions: workflow:<name>, all.
         self.paused: set[str] = set()
         #: Sessions that were cancelled while they were queued: they never count against the limit.
@@ -135,12 +138,16 @@ class Transitions(RuleBasedStateMachine):
         plan=plans(), limit=st.integers(1, 4), queue=st.sampled_from(QUEUES),
         header=st.sampled_from([0, 0, 0, 1, 2, 4]), workflow=st.sampled_from(WORKFLOWS),
         key=st.sampled_from(["", *KEYS]), most=st.tuples(SOME_LIMIT, SOME_LIMIT, SOME_LIMIT, SOME_LIMIT),
-        when_full=st.sampled_from(["queue", "queue", "reject"]),
+        chosen=st.tuples(
+            st.sampled_from(["queue", "queue", "reject", "cancel_running", "keep_newest"]),
+            st.sampled_from([0, 0, LEASE_US]),
+        ),
     )  # fmt: skip
     def open(
         self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int, workflow: str, key: str,
-        most: tuple[int, int, int, int], when_full: str,
+        most: tuple[int, int, int, int], chosen: tuple[str, int],
     ) -> None:  # fmt: skip
+        when_full, deadline_us = chosen
         self.opened += 1
         session = f"s{self.opened}"
         runner = self._runner(session, f"{session}.0", queue)
@@ -149,11 +156,13 @@ class Transitions(RuleBasedStateMachine):
             open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
             most_sessions=self.limit_sessions, header=header, key=key, most_of_workflow=most[0], most_of_key=most[1],
             sessions_of_workflow=most[2], sessions_of_key=most[3], when_full=when_full,
+            deadline_us=deadline_us,
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
         paused = {why for why, mark in (("workflow", f"workflow:{workflow}"), ("all", "all")) if mark in self.paused}
         opened = ModelSession(plan, limit, self.slots, header, workflow, key, paused=paused)
+        opened.has_deadline = bool(deadline_us)
         self.limits.give(f"workflow:{workflow}", most[0])
         if key:
             self.limits.give(f"key:{key}", most[1])
@@ -166,19 +175,24 @@ class Transitions(RuleBasedStateMachine):
             self._forget_key(key)
             self._publish(publications)
             return
+        ousted = self._give_way(opened, when_full) if full else []
         self.sessions[session] = opened
         self.arriving += [(session, f"{session}.{number}", queue) for number in range(1, header + 1)]
         assert self.live.header_of(session) == header
         if full:
             assert verdict is Verdict.QUEUED
             assert not [p for p in publications if p.flow_session_id == session]
-            self.queued.append(session)
+            self.queued[session] = full
         else:
             assert verdict is Verdict.GO
+            self.begun.append(session)
             if not header:
                 self.holders[runner.runner] = Holder(runner)
         self._publish(publications)
-        assert self.live.open_session(runner, new, LEASE_US) == (Verdict.EXISTS, ())
+        verdict, publications = self.live.open_session(runner, new, LEASE_US)
+        assert verdict is Verdict.EXISTS
+        completed = [name for name in ousted if not self.sessions[name].goes_on and not self.sessions[name].header]
+        assert [(p.flow_session_id, p.runner) for p in publications] == [(name, "") for name in completed]
 
     @precondition(lambda self: self.published)
     @rule(data=st.data())
@@ -357,10 +371,7 @@ class Transitions(RuleBasedStateMachine):
             assert (answer.found, answer.publications) == ("ended", ())
         else:
             assert (answer.found, answer.claimed) == ("cancelled", len(session.claimed))
-            session.status = "cancelled"
-            if name in self.queued:
-                self.queued.remove(name)
-                self.never_ran.add(name)
+            self._stop(name)
         if session.status == "cancelled" and not session.goes_on and not session.header:
             assert [(p.runner, p.message) for p in answer.publications] == [("", f"signature of {name}")]
         self._publish(answer.publications)
@@ -428,10 +439,25 @@ class Transitions(RuleBasedStateMachine):
     @rule()
     def wake(self) -> None:
         publications, wait_us = self.live.wake_sessions()
-        assert wait_us is None
-        for session in self.sessions.values():
+        for name, session in self.sessions.items():
             session.wake()
+            if session.is_over and session.has_deadline and session.goes_on:
+                self._stop(name)
+                session.has_deadline = True  # it is looked at until it is closed
+        assert (wait_us is None) == (not any(session.has_deadline for session in self.sessions.values()))
         self._publish(publications)
+
+    @precondition(lambda self: any(session.has_deadline and session.goes_on for session in self.sessions.values()))
+    @rule(data=st.data())
+    def pass_deadline(self, data: st.DataObject) -> None:
+        """From here on nothing of the session is claimed, although nobody has stopped it yet."""
+        names = sorted(name for name, session in self.sessions.items() if session.has_deadline and session.goes_on)
+        name = data.draw(st.sampled_from(names))
+        key, client = self.live.space.key, self.live.client
+        passed_us = self.live.now_us() - 1
+        client.hset(key("session", name), "deadline", passed_us)
+        client.zadd(key("due"), {name: passed_us})
+        self.sessions[name].is_over = True
 
     @precondition(lambda self: any(not session.goes_on for session in self.sessions.values()))
     @rule()
@@ -492,7 +518,8 @@ class Transitions(RuleBasedStateMachine):
                 running_at, queued_at = key("sessions_running"), key("sessions_queued")
             assert client.zcard(running_at) == self._running(level)
             found = [name.decode() for name in client.zrange(queued_at, 0, -1)]
-            assert found == [name for name in self.queued if name in found], "in the order in which they came"
+            waiting = [name for name, waits_at in self.queued.items() if waits_at == level]
+            assert found == waiting, "in the order in which they came"
             assert not found or 0 < self.limits.of(level) <= self._running(level), f"{found} wait at {level}, with room"
             queued += found
         assert sorted(queued) == sorted(self.queued)
@@ -558,7 +585,7 @@ class Transitions(RuleBasedStateMachine):
         assert kept == {name for name in self.sessions if self._turn(name)}
         for name in kept:
             assert self.sessions[name].ready_units(str(self._turn(name)))
-            assert self.sessions[name].may_claim
+            assert self.sessions[name].may_claim or self.sessions[name].is_over
 
     @invariant()
     def a_runner_of_a_chord_is_parked_or_on_its_way_or_at_work(self) -> None:
@@ -665,7 +692,7 @@ class Transitions(RuleBasedStateMachine):
         """These runners are on their way; the last one of a cancelled session may be told to end it."""
         for publication in publications:
             session = self.sessions[publication.flow_session_id]
-            if session.status == "cancelled":
+            if session.status == "cancelled" or not publication.runner:
                 assert not session.goes_on
                 if session.header:
                     session.ender = publication.runner
@@ -838,6 +865,10 @@ class Transitions(RuleBasedStateMachine):
         return int(self.live.client.zcard(self.live.space.key("inflight", queue)))
 
     def _close(self, name: str) -> None:
+        session = self.sessions[name]
+        if session.is_over:
+            stopped = self.live.ended_counts(name)[2]
+            assert stopped is not None, "it has ended behind its deadline"
         self._publish(self.live.close_session(name))
         self._publish(self.live.close_session(name))
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
@@ -854,8 +885,46 @@ class Transitions(RuleBasedStateMachine):
 
     def _admit(self) -> None:
         """Of the sessions that may start, the one that came first starts first."""
-        while startable := [name for name in self.queued if not self._full(self.sessions[name])]:
-            self.queued.remove(startable[0])
+        while first := next((name for name, level in self.queued.items() if not self._is_full(level)), None):
+            full = self._full(self.sessions[first])
+            if full:
+                self.queued[first] = full
+            else:
+                del self.queued[first]
+                self.begun.append(first)
+
+    def _give_way(self, new: ModelSession, when_full: str) -> list[str]:
+        """Older sessions of its workflow are stopped to make room for a new one, as its definition says."""
+        ousted: list[str] = []
+        levels = [level for level in new.session_levels if self._is_full(level)]
+        if when_full == "keep_newest":
+            waiting = [name for name, level in self.queued.items() if level == levels[0]]
+            ousted = [name for name in waiting if self.sessions[name].workflow == new.workflow]
+        for name in ousted:
+            self._stop(name)
+        if when_full != "cancel_running":
+            return ousted
+        for level in levels:
+            begun = [name for name in self.begun if name in self.sessions]
+            at_work = [name for name in begun if level in self.sessions[name].session_levels]
+            staying = [name for name in at_work if self.sessions[name].status == "running" and self.sessions[name].open]
+            queued = [name for name, queued_at in self.queued.items() if queued_at == level]
+            running, waiting = (
+                [name for name in names if self.sessions[name].workflow == new.workflow] for names in (staying, queued)
+            )
+            excess = max(0, len(staying) + len(waiting) + 1 - self.limits.of(level))
+            for name in [*running, *waiting][:excess]:
+                self._stop(name)
+                ousted.append(name)
+        return ousted
+
+    def _stop(self, name: str) -> None:
+        """Nothing more of the session is claimed."""
+        self.sessions[name].status = "cancelled"
+        self.sessions[name].has_deadline = False
+        if name in self.queued:
+            del self.queued[name]
+            self.never_ran.add(name)
 
     def _running(self, level: str) -> int:
         """Sessions that count at a level."""
@@ -865,9 +934,13 @@ class Transitions(RuleBasedStateMachine):
             if name not in self.queued and name not in self.never_ran
         )
 
-    def _full(self, session: ModelSession) -> bool:
-        """Whether it must wait for others to end."""
-        return any(0 < self.limits.of(level) <= self._running(level) for level in session.session_levels)
+    def _is_full(self, level: str) -> bool:
+        """Whether no further session may run at a level."""
+        return 0 < self.limits.of(level) <= self._running(level)
+
+    def _full(self, session: ModelSession) -> str:
+        """The level at which it must wait for others to end; empty: none."""
+        return next(filter(self._is_full, session.session_levels), "")
 
     def _held(self, level: str) -> int:
         """Permits of a level in use: of claims, and of runners that are on their way."""

@@ -29,11 +29,18 @@ def load(**limits: Any) -> None:
         ({"max_concurrent_branches_of_workflow": "three"}, "a whole number"),
         ({"max_concurrent_branches_per_key": 3}, "add concurrency_key"),
         ({"max_concurrent_sessions_per_key": 3}, "add concurrency_key"),
+        ({"rate_limit_per_key": "10/s"}, "add concurrency_key"),
+        ({"rate_limit_per_key": "10/d", "concurrency_key": "k"}, "must be like 10/s"),
+        ({"rate_limit_per_key": 10, "concurrency_key": "k"}, "it is 10"),
         ({"max_concurrent_sessions": 0}, "greater than or equal to 1"),
-        ({"when_full": "wait"}, "'queue' or 'reject'"),
+        ({"when_full": "wait"}, "'queue', 'reject', 'cancel_running' or 'keep_newest'"),
         ({"concurrency_key": "${{ tasks.a.result }}"}, "payload and session only"),
         ({"concurrency_key": "${{ item }}"}, "item is known only"),
         ({"concurrency_key": "${{ paylod.customer }}"}, "did you mean payload"),
+        ({"deadline_seconds": 0}, "greater than 0"),
+        ({"deadline_seconds": "soon"}, "must be a number"),
+        ({"deadline_seconds": 604_801}, "less than or equal to 604800"),
+        ({"deadline_seconds": 60, "branch_timeout_seconds": 60.5}, "branch_timeout_seconds 60.5 is more than"),
         ({"concurrency_key": ""}, "at least 1 character"),
         ({"concurrency_key": 3}, "must be a string"),
     ],
@@ -46,11 +53,22 @@ def test_a_wrong_limit_is_named_with_what_is_allowed(limits: dict[str, Any], sai
     assert problem.field.startswith("limits.")
 
 
-def test_limits_of_workflow_and_key_are_accepted() -> None:
+def test_a_timeout_of_an_action_beyond_the_deadline_is_a_mistake_with_its_place() -> None:
+    load_actions(())
+    actions = {"a": {"uses": "core.echo", "timeout_seconds": 61}, "b": {"uses": "core.echo", "timeout_seconds": 60}}
+    with pytest.raises(DefinitionError) as refused:
+        load_definition({"name": "w", "limits": {"deadline_seconds": 60}, "actions": actions})
+    (problem,) = refused.value.problems
+    assert problem.field == "actions.a.timeout_seconds"
+    assert "timeout_seconds 61 is more than deadline_seconds 60" in str(problem)
+
+
+@pytest.mark.parametrize("when_full", ["queue", "reject", "cancel_running", "keep_newest"])
+def test_limits_of_workflow_and_key_are_accepted(when_full: str) -> None:
     load(
         max_concurrent_branches_of_workflow=20, concurrency_key="orders/${{ payload.customer }}",
         max_concurrent_branches_per_key=2, max_concurrent_sessions=3, max_concurrent_sessions_per_key=1,
-        when_full="reject",
+        rate_limit_per_key="100/m burst 20", when_full=when_full, deadline_seconds=60, branch_timeout_seconds=60,
     )  # fmt: skip
 
 

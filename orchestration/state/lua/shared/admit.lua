@@ -22,9 +22,12 @@ local function full_level(levels)
   return nil
 end
 
+local begun = 0 -- sessions in this call, which keep their order
+
 -- begin_session: it counts at its levels from now on.
 local function begin_session(id, levels)
-  for _, level in ipairs(levels) do redis.call('ZADD', running_at(level), int(now), id) end
+  for _, level in ipairs(levels) do redis.call('ZADD', running_at(level), int(now + begun), id) end
+  begun = begun + 1
 end
 
 -- drop_session: it does not count, nor waits, at its levels any more.

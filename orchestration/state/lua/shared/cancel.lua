@@ -17,3 +17,11 @@ local function end_cancelled(id, publish)
   else return end
   for _, value in ipairs({ id, runner, served, f[5], message }) do publish[#publish + 1] = value end
 end
+
+-- complete_again: whoever was to publish the completion of a session that was cancelled and has ended may have died before; a
+-- second one changes nothing.
+local function complete_again(id, publish)
+  local f = redis.call('HMGET', session_key(id), 'status', 'header', 'timeout', 'signature')
+  if f[1] ~= 'ended' or f[2] then return end
+  for _, value in ipairs({ id, '', '', f[3], f[4] }) do publish[#publish + 1] = value end
+end

@@ -26,11 +26,11 @@ local function more_ready_than(id, queue, runners)
   return false
 end
 
--- wants_runner: more units are ready on the queue than runners are on their way, one more may hold a permit (another queue that
+-- wants_runner: its deadline has not passed, more units are ready on the queue than runners are on their way, one more may hold a permit (another queue that
 -- has the turn keeps one), and in a chord session one is parked. Returns also since when it waits there for a limit, if it does.
 local function wants_runner(id, queue)
-  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue, 'header', 'blocked:' .. queue, 'turn')
-  if fields[1] ~= 'running' then return false, fields[5] end
+  local fields = redis.call('HMGET', session_key(id), 'status', 'limit', 'pub:' .. queue, 'header', 'blocked:' .. queue, 'turn', 'deadline')
+  if fields[1] ~= 'running' or fields[7] and now >= tonumber(fields[7]) then return false, fields[5] end
   if fields[4] and not has_parked(id) then return false, fields[5] end
   local coming = tonumber(fields[3] or '0')
   local kept = fields[6] and fields[6] ~= queue and 1 or 0
