@@ -366,7 +366,7 @@ class Transitions(RuleBasedStateMachine):
             assert (answer.found, answer.publications) == ("ended", ())
         else:
             assert (answer.found, answer.claimed) == ("cancelled", len(session.claimed))
-            session.status = "cancelled"
+            session.cancel()
             if name in self.queued:
                 self.queued.remove(name)
                 self.never_ran.add(name)
@@ -679,7 +679,9 @@ class Transitions(RuleBasedStateMachine):
             self.published.append(publication)
 
     def _has_not_begun(self, publication: Publication) -> bool:
-        """Whether a runner is on its way, or came when its session had ended."""
+        """Whether a runner is on its way, or came when its session had ended; of one that is closed nobody knows."""
+        if publication.flow_session_id not in self.sessions:
+            return False
         too_late = self.too_late.get(publication.flow_session_id, ())
         return publication in self.published or publication.runner in too_late
 
