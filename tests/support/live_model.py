@@ -103,6 +103,8 @@ class ModelSession:
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
+    #: Whether somebody will look at what is deferred.
+    wakes: bool = False
     items: dict[str, Items] = field(default_factory=dict)
     joined: dict[str, list[Outcome]] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
@@ -236,6 +238,7 @@ class ModelSession:
         held = self.claimed[unit]
         self.settle_items(unit, number)
         self.deferred[self._split_rest(unit, number, held)] = (self.queue_of(unit), Unit(held.attempt, 1, retry))
+        self.wakes = True
 
     def flush(self, unit: str, number: int) -> None:
         """As `settle_items`, and the first item that has not ended stays claimed, as a chunk of one."""
@@ -259,6 +262,7 @@ class ModelSession:
         if unit.startswith("c:"):
             self.items[unit[2:].rpartition(":")[0]].running -= 1
         self.deferred[unit] = (self.queue_of(unit), Unit(held.attempt, held.count, retry))
+        self.wakes = True
 
     def back(self, unit: str) -> None:
         """Nothing was done."""
@@ -269,9 +273,17 @@ class ModelSession:
 
     def wake(self) -> None:
         """All that was deferred is due."""
+        if not self.wakes:
+            return
+        self.wakes = False
         for unit, (_, waiting) in self.deferred.items():
             self._put_back(unit, waiting)
         self.deferred.clear()
+
+    def cancel(self) -> None:
+        """Nothing more is claimed; what is deferred stays so, unless something is deferred later."""
+        self.status = "cancelled"
+        self.wakes = self.has_deadline = False
 
     def lose(self, life: str) -> None:
         """The process behind a life is dead: what it held goes back with one attempt more, a chunk as single items."""

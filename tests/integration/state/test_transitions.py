@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from orchestration.state.live import LimitChange, LiveState, NewSession, Runner, kept_claim
+from orchestration.state.live import LimitChange, NewSession, Runner, kept_claim
 from orchestration.vocabulary import (
     Claim,
     JoinStep,
@@ -36,6 +36,7 @@ from orchestration.vocabulary import (
 )
 from tests.support.checkpoint import checkpoint
 from tests.support.live_model import ModelBranch, ModelLimits, ModelSession
+from tests.support.stepped_time import SteppedLiveState
 
 #: Modes whose effect does not depend on the time of day, so that an example can be repeated.
 MODES = [Mode.GO, Mode.GO, Mode.GO, Mode.TICK, Mode.SLICE, Mode.LEAVE]
@@ -104,7 +105,7 @@ class Transitions(RuleBasedStateMachine):
         limit_sessions=st.sampled_from([0, 0, 1, 2]),
     )
     def begin(self, slots: int, limit_global: int, limit_sessions: int) -> None:
-        self.live = LiveState(self.redis_url, f"m{uuid.uuid4().hex[:12]}")
+        self.live = SteppedLiveState(self.redis_url, f"m{uuid.uuid4().hex[:12]}")
         self.sessions: dict[str, ModelSession] = {}
         self.published: list[Publication] = []
         #: Messages of chords' runners that nobody waits for: the first of each, and those that come again.
@@ -651,6 +652,7 @@ class Transitions(RuleBasedStateMachine):
         assert {k for k in left if not k.startswith(("last:", "closed:", "crowded:"))} <= lasting
         if left:
             self.live.client.unlink(*(f"{self.live.space.prefix}{k}" for k in left))
+        self.live.forget_time()
         self.live.close()
 
     # Helpers
@@ -920,8 +922,7 @@ class Transitions(RuleBasedStateMachine):
 
     def _stop(self, name: str) -> None:
         """Nothing more of the session is claimed."""
-        self.sessions[name].status = "cancelled"
-        self.sessions[name].has_deadline = False
+        self.sessions[name].cancel()
         if name in self.queued:
             del self.queued[name]
             self.never_ran.add(name)
