@@ -51,7 +51,7 @@ def _check_key(limits: object, findings: list[Finding]) -> None:
     if not isinstance(limits, Mapping):
         return
     path: DocumentPath = ("limits", "concurrency_key")
-    for name in ("max_concurrent_branches_per_key", "max_concurrent_sessions_per_key"):
+    for name in ("max_concurrent_branches_per_key", "max_concurrent_sessions_per_key", "rate_limit_per_key"):
         if name in limits and "concurrency_key" not in limits:
             message = "a limit per key needs a key: add concurrency_key, such as ${{ payload.customer }}"
             findings.append(Finding(("limits", name), message))

@@ -167,6 +167,11 @@ class LimitsDefinition(_Part):
         default=None,
         description="How often actions begin, of all runs of the workflow together: 100/m, or 100/m burst 20.",
     )
+    rate_limit_per_key: RateText | None = Field(
+        default=None,
+        description="How often actions begin, of all runs with the same concurrency_key together: 100/m, or "
+        "100/m burst 20.",
+    )
     max_concurrent_branches_of_workflow: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(
         default=None, description="Branches of all flow sessions of the workflow at once."
     )

@@ -18,10 +18,11 @@ from opentelemetry import trace
 from orchestration.channel.parse import parse_entry
 from orchestration.definition.expressions import Scope
 from orchestration.engine.cancellation import Cancellation
+from orchestration.engine.concurrency_key import concurrency_key
 from orchestration.engine.costs import Cost, CostBook
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
 from orchestration.errors import ActionError, ExpressionError, SessionClosed, WorkflowExecutionError
-from orchestration.plan import Branch, Plan, PlannedAction
+from orchestration.plan import KEY_RATE, Branch, Plan, PlannedAction
 from orchestration.registry import find_action
 from orchestration.state.live import DEADLINE_FIELD, PAYLOAD_FIELD, LiveState
 from orchestration.store import results as stored_results
@@ -115,6 +116,8 @@ class ProcessingContext:
     session: Mapping[str, object] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
     _deadline_us: int | None = None
+    #: Concurrency key, once it is asked for: the same as when the session was accepted.
+    _key: str | None = None
     _views: dict[str, TaskView] = field(default_factory=dict)
     _items: dict[str, Sequence[object]] = field(default_factory=dict)
     _is_async: dict[str, bool] = field(default_factory=dict)
@@ -136,6 +139,15 @@ class ProcessingContext:
     def branch_timeout_seconds(self) -> float:
         """How long a branch may run."""
         return self.plan.limits.branch_timeout_seconds or self.settings.branch_processing_timeout_secs
+
+    def rates(self, action: PlannedAction) -> Sequence[tuple[str, int, int]]:
+        """The rate limits of an action, as `take_rate` takes them; that of a key is named after the session's own."""
+        if self._key is None:
+            template = self.plan.limits.concurrency_key
+            self._key = concurrency_key(template, Scope(payload=self.payload, session=self.session))
+        return [
+            (name + self._key if name == KEY_RATE else name, interval, burst) for name, interval, burst in action.rates
+        ]
 
     @property
     def deadline_ns(self) -> int | None:

@@ -204,7 +204,7 @@ class TaskProcessor:
         """
         token = f"{self._context.flow_session_id}/{action.name}:{item}#{attempt}"
         while True:
-            wait_us, now_us = self._context.stores.live.take_rate(token, action.rates)
+            wait_us, now_us = self._context.stores.live.take_rate(token, self._context.rates(action))
             if not wait_us or wait_us > SHORT_WAIT_US:
                 return wait_us, now_us
             time.sleep(wait_us / 1e6)

@@ -9,7 +9,7 @@ from orchestration.definition.check import MAX_ACTIONS, ensure_checked
 from orchestration.definition.expressions import Condition, ItemSource, Template
 from orchestration.definition.rates import parse_rate
 from orchestration.definition.schema import ActionDefinition, Definition, LimitsDefinition, RetryDefinition
-from orchestration.plan.model import Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
+from orchestration.plan.model import KEY_RATE, Branch, Limits, Plan, PlannedAction, RetryPolicy, Successor
 from orchestration.vocabulary import Dispatch
 
 
@@ -76,6 +76,7 @@ def _planned(definition: Definition, name: str, action: ActionDefinition, succes
         rates=(
             *_rates(f"{definition.name}/{name}", action.rate_limit),
             *_rates(definition.name, definition.limits.rate_limit),
+            *_rates(KEY_RATE, definition.limits.rate_limit_per_key),
         ),
     )
 

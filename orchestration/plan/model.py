@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from orchestration.definition.expressions import Condition, ItemSource, Template
 from orchestration.vocabulary import Dispatch, Durability, TriggerRule
+
+#: Name of the rate limit of all sessions with the same concurrency key; each key has one of its own.
+KEY_RATE: Final = "key:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ class PlannedAction:
     #: Most items of this `for_each` at once, or None.
     max_concurrent: int | None
     durability: Durability
-    #: Its rate limits, its own and the workflow's: name, µs between two calls, calls at once after a pause.
+    #: Its rate limits, its own, the workflow's and (KEY_RATE) that of the session's concurrency key: name, µs between
+    #: two calls, calls at once after a pause.
     rates: tuple[tuple[str, int, int], ...] = ()
 
     @property

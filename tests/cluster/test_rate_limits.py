@@ -85,6 +85,27 @@ def test_a_call_that_waits_holds_no_process(client: Client, workers: Fleet, tmp_
     assert last < waits[2]
 
 
+def test_runs_with_the_same_key_share_a_rate_and_others_have_their_own(
+    client: Client, workers: Fleet, tmp_path: Path
+) -> None:
+    limits = {"concurrency_key": "${{ payload.customer }}", "rate_limit_per_key": f"20/s burst {BURST}"}
+    workflows = [
+        {"name": name, "limits": limits, "actions": {"each": record(tmp_path, for_each={"range": 20})}}
+        for name in ("orders", "returns")
+    ]
+    code = """
+        sent = [send(workflow, {"customer": key}).delay() for workflow in workflows for key in ("ada", "grace")]
+        result = [each.get(timeout=100) for each in sent]
+    """
+    results: list[dict[str, Any]] = client.run(code, workflows=workflows)
+    by_key = [started(workers, [results[first], results[first + 2]], "each", 40, 21) for first in (0, 1)]
+    for starts in by_key:
+        assert_within(starts, 1 / 20, BURST)
+    with pytest.raises(AssertionError):
+        assert_within(sorted(by_key[0] + by_key[1]), 1 / 20, BURST)
+    Records(workers).wait_nothing_live()
+
+
 def test_steps_of_a_branch_that_runs_alone_obey_too(client: Client, workers: Fleet, tmp_path: Path) -> None:
     """The limit of a workflow holds for all its actions together, also where no branch needs Redis."""
     actions = {

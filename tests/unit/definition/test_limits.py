@@ -29,6 +29,9 @@ def load(**limits: Any) -> None:
         ({"max_concurrent_branches_of_workflow": "three"}, "a whole number"),
         ({"max_concurrent_branches_per_key": 3}, "add concurrency_key"),
         ({"max_concurrent_sessions_per_key": 3}, "add concurrency_key"),
+        ({"rate_limit_per_key": "10/s"}, "add concurrency_key"),
+        ({"rate_limit_per_key": "10/d", "concurrency_key": "k"}, "must be like 10/s"),
+        ({"rate_limit_per_key": 10, "concurrency_key": "k"}, "it is 10"),
         ({"max_concurrent_sessions": 0}, "greater than or equal to 1"),
         ({"when_full": "wait"}, "'queue', 'reject', 'cancel_running' or 'keep_newest'"),
         ({"concurrency_key": "${{ tasks.a.result }}"}, "payload and session only"),
@@ -65,7 +68,7 @@ def test_limits_of_workflow_and_key_are_accepted(when_full: str) -> None:
     load(
         max_concurrent_branches_of_workflow=20, concurrency_key="orders/${{ payload.customer }}",
         max_concurrent_branches_per_key=2, max_concurrent_sessions=3, max_concurrent_sessions_per_key=1,
-        when_full=when_full, deadline_seconds=60, branch_timeout_seconds=60,
+        rate_limit_per_key="100/m burst 20", when_full=when_full, deadline_seconds=60, branch_timeout_seconds=60,
     )  # fmt: skip
 
 
