@@ -100,6 +100,8 @@ class ModelSession:
     #: Whether it has a deadline that is looked at, and whether that has passed.
     has_deadline: bool = False
     is_over: bool = False
+    #: Whether anybody looks at what is deferred: not at what was when it was stopped.
+    is_delayed: bool = False
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
@@ -236,6 +238,7 @@ class ModelSession:
         held = self.claimed[unit]
         self.settle_items(unit, number)
         self.deferred[self._split_rest(unit, number, held)] = (self.queue_of(unit), Unit(held.attempt, 1, retry))
+        self.is_delayed = True
 
     def flush(self, unit: str, number: int) -> None:
         """As `settle_items`, and the first item that has not ended stays claimed, as a chunk of one."""
@@ -259,6 +262,7 @@ class ModelSession:
         if unit.startswith("c:"):
             self.items[unit[2:].rpartition(":")[0]].running -= 1
         self.deferred[unit] = (self.queue_of(unit), Unit(held.attempt, held.count, retry))
+        self.is_delayed = True
 
     def back(self, unit: str) -> None:
         """Nothing was done."""
@@ -269,9 +273,12 @@ class ModelSession:
 
     def wake(self) -> None:
         """All that was deferred is due."""
+        if not self.is_delayed:
+            return
         for unit, (_, waiting) in self.deferred.items():
             self._put_back(unit, waiting)
         self.deferred.clear()
+        self.is_delayed = False
 
     def lose(self, life: str) -> None:
         """The process behind a life is dead: what it held goes back with one attempt more, a chunk as single items."""

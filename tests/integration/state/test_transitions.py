@@ -435,10 +435,10 @@ class Transitions(RuleBasedStateMachine):
     def wake(self) -> None:
         publications, wait_us = self.live.wake_sessions()
         for name, session in self.sessions.items():
-            session.wake()
             if session.is_over and session.has_deadline and session.goes_on:
                 self._stop(name)
                 session.has_deadline = True  # it is looked at until it is closed
+            session.wake()
         assert (wait_us is None) == (not any(session.has_deadline for session in self.sessions.values()))
         self._publish(publications)
 
@@ -913,7 +913,7 @@ class Transitions(RuleBasedStateMachine):
     def _stop(self, name: str) -> None:
         """Nothing more of the session is claimed."""
         self.sessions[name].status = "cancelled"
-        self.sessions[name].has_deadline = False
+        self.sessions[name].has_deadline = self.sessions[name].is_delayed = False
         if name in self.queued:
             del self.queued[name]
             self.never_ran.add(name)
