@@ -97,6 +97,8 @@ class ModelSession:
     #: running or cancelled; and why it is paused.
     status: str = "running"
     paused: set[str] = field(default_factory=set)
+    #: Whether its branches may wait for so long only.
+    max_wait_us: int = 0
     #: Whether it has a deadline that is looked at, and whether that has passed.
     has_deadline: bool = False
     is_over: bool = False
@@ -211,6 +213,18 @@ class ModelSession:
             assert len(waiting) <= after.predecessors
             if len(waiting) == after.predecessors:
                 self._make_ready(after.queue, f"b:{name}", Unit(1, 1, 0))
+
+    def end_overdue(self, unit: str, outcome: Outcome) -> None:
+        """A branch has ended that nobody has begun."""
+        self.claimed[unit] = self.ready[self.queue_of(unit)].pop(unit)
+        self.done(unit, outcome)
+
+    def untouched(self) -> list[str]:
+        """Branches that are ready and that nobody has begun."""
+        return sorted(
+            unit for units in self.ready.values() for unit, waiting in units.items()
+            if unit.startswith("b:") and (waiting.attempt, waiting.retry) == (1, 0)
+        )  # fmt: skip
 
     def expand(self, unit: str) -> None:
         """A for_each has found its items."""
