@@ -16,14 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import redis
 
 from config.logs import configure_logging
 from config.settings import Settings
 from orchestration.channel.updater import Updater
-from orchestration.errors import ServiceUnreachable
-from orchestration.state.live import LiveState
+from orchestration.errors import DefinitionError, ServiceUnreachable, UnknownWorkflow
+from orchestration.state.live import LiveState, Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
@@ -31,6 +32,9 @@ from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import usable_settings
 from tasks.worker.upkeep_process import CLOSE, OPEN
+
+if TYPE_CHECKING:
+    from orchestration.engine.overdue import OverdueBranches
 
 _log = logging.getLogger(__name__)
 #: Deferred branches are late by at most this.
@@ -74,6 +78,7 @@ class UpkeepLoop:
             worker,
             batch_rows=settings.status_batch_rows,
         )
+        self._overdue: OverdueBranches | None = None
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
         self._waking = Duty("wake sessions", WAKE_SECONDS, self.wake_sessions)
         self._duties = [
@@ -130,12 +135,30 @@ class UpkeepLoop:
         )  # fmt: skip
 
     def wake_sessions(self) -> None:
-        """Branches whose wait is over may run."""
-        publications, wait_us = self._live.wake_sessions()
+        """Branches whose wait is over may run; what has waited too long is ended."""
+        publications, wait_us, overdue = self._live.wake_sessions()
         if wait_us is not None:
             # on time: a call that comes late has kept others from its place
             self._waking.due = min(self._waking.due, time.monotonic() + wait_us / 1e6)
         self._publish(publications)
+        if overdue:
+            self._end_overdue(overdue)
+
+    def _end_overdue(self, overdue: Sequence[Overdue]) -> None:
+        if self._overdue is None:
+            # few workflows need it, and it brings the whole engine into this process (17 MB)
+            from orchestration.engine.context import Stores  # noqa: PLC0415
+            from orchestration.engine.overdue import OverdueBranches  # noqa: PLC0415
+
+            self._overdue = OverdueBranches(Stores(self._live, self._database), self._settings, self._worker)
+        for branch in overdue:
+            try:
+                self._publish(self._overdue.end(branch))
+            except (
+                DefinitionError,
+                UnknownWorkflow,
+            ) as error:  # others must not wait for it; another worker may know it
+                _log.warning("[WORKER] can't end %s, which has waited too long: %s", branch.claim.unit, error)
 
     def expire_leases(self) -> None:
         """What nobody renews is given up; its branches run again elsewhere."""

@@ -13,7 +13,7 @@ def find_time_mistakes(limits: object, actions: Mapping[str, Mapping[str, object
     if not isinstance(limits, Mapping) or deadline is None:
         return
     places: list[tuple[DocumentPath, object]] = [
-        (("limits", "branch_timeout_seconds"), limits.get("branch_timeout_seconds")),
+        *((("limits", name), limits.get(name)) for name in ("branch_timeout_seconds", "max_wait_seconds")),
         *((("actions", name, "timeout_seconds"), one.get("timeout_seconds")) for name, one in actions.items()),
     ]
     for path, value in places:

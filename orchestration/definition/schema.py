@@ -159,6 +159,10 @@ class LimitsDefinition(_Part):
         default=None,
         description="Seconds from when a flow session is accepted until what is left of it is ended.",
     )
+    max_wait_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds that a flow session may be queued, and each of its branches may wait before it begins.",
+    )
     weight: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False), PlainSerializer(_short)] = Field(
         default=1.0,
         description="Share of the fleet beside other sessions that want it too: with 3, three times as much as with 1.",

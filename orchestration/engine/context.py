@@ -145,7 +145,9 @@ class ProcessingContext:
         if self._key is None:
             template = self.plan.limits.concurrency_key
             self._key = concurrency_key(template, Scope(payload=self.payload, session=self.session))
-        return [(name + self._key if name == KEY_RATE else name, every, most) for name, every, most in action.rates]
+        return [
+            (name + self._key if name == KEY_RATE else name, interval, burst) for name, interval, burst in action.rates
+        ]
 
     @property
     def deadline_ns(self) -> int | None:

@@ -320,7 +320,7 @@ class EnhancedParallelProcessor:
             self.settings.max_concurrent_branches_global
             or self._limits_sessions(version)
             or version.plan.limits.is_shared
-            or version.plan.limits.deadline_seconds is not None
+            or version.plan.limits.ends_at_a_time
             or self.operators.limit(version.workflow)
         )
 
@@ -364,7 +364,7 @@ def _new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: in
         most_of_key=plan.limits.max_concurrent_branches_per_key or 0,
         sessions_of_workflow=plan.limits.max_concurrent_sessions or 0,
         sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0, when_full=plan.limits.when_full,
-        deadline_us=deadline_us,
+        deadline_us=deadline_us, max_wait_us=int((plan.limits.max_wait_seconds or 0) * 1e6),
     )  # fmt: skip
 
 

@@ -67,6 +67,10 @@ def _end_of(context: ProcessingContext, stopped: Stopped) -> tuple[RunStatus, by
         seconds = context.plan.limits.deadline_seconds or 0.0
         error = {"type": "DeadlinePassed", "message": f"it took longer than {seconds:g} s (deadline_seconds)"}
         return RunStatus.TIMED_OUT, orjson.dumps(error)
+    if stopped.why == "wait":
+        seconds = context.plan.limits.max_wait_seconds or 0.0
+        message = f"it was queued longer than {seconds:g} s (max_wait_seconds) at the limit {stopped.level}"
+        return RunStatus.TIMED_OUT, orjson.dumps({"type": "WaitedTooLong", "message": message})
     if stopped.why not in _GAVE_WAY:
         return RunStatus.CANCELLED, None
     message = _GAVE_WAY[stopped.why].format(by=stopped.by, level=stopped.level)

@@ -54,6 +54,7 @@ def _limits(limits: LimitsDefinition) -> Limits:
         limits.max_concurrent_sessions_per_key,
         limits.when_full or "queue",
         limits.deadline_seconds,
+        limits.max_wait_seconds,
     )
 
 

@@ -71,6 +71,8 @@ class Limits:
     when_full: str = "queue"
     #: From when a session is accepted until what is left of it is ended.
     deadline_seconds: float | None = None
+    #: How long a session may be queued, and a branch may wait before it begins.
+    max_wait_seconds: float | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -80,6 +82,11 @@ class Limits:
             or self.concurrency_key is not None
             or self.max_concurrent_sessions is not None
         )
+
+    @property
+    def ends_at_a_time(self) -> bool:
+        """Whether the session, or a part of it, is to be ended at a time, whatever becomes of who runs it."""
+        return self.deadline_seconds is not None or self.max_wait_seconds is not None
 
     @property
     def is_of_sessions(self) -> bool:

@@ -29,7 +29,8 @@ KEYS: Final[dict[str, Key]] = {
                    "what it was before an operator set it, key: concurrency key, timeout, weight, priority, "
                    "vtime, open, failed, age, signature, ender, rseq, header: runners of its chord, if it has one, "
                    "turn: queue that one permit is kept for, cancelled: why it was stopped (shared/stop.lua), "
-                   "deadline: µs at which it passes, ousted: sessions that gave way to it, paused: why it is, "
+                   "deadline: µs at which it passes, max_wait: µs that it and its branches may wait, "
+                   "began: µs since when its branches do, ousted: sessions that gave way to it, paused: why it is, "
                    "sseq: of its statuses for PostgreSQL, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded, "
@@ -88,7 +89,7 @@ KEYS: Final[dict[str, Key]] = {
     "crowded": Key("crowded:%s", "string", "held for 40 ms by the runner that gave way to the broker's queue"),
     "turns": Key("turns", "zset", "sessions in which a permit is kept for the queue that has the turn → µs since when"),
     "delayed": Key("delayed", "zset", "sessions with deferred units → earliest due µs"),
-    "due": Key("due", "zset", "sessions of which something is to be ended at a time, such as the deadline → µs"),
+    "due": Key("due", "zset", "sessions of which something is to be ended at a time, or looked at → µs"),
     "sessions_open": Key("sessions:open", "zset", "sessions with live state → µs opened"),
     "sessions_running": Key("sessions:running", "zset", "open sessions that may run → µs admitted"),
     "sessions_queued": Key("sessions:queued", "zset", "open sessions above MAX_CONCURRENT_WORKFLOWS, in their order"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -90,6 +90,8 @@ class NewSession:
     when_full: str = "queue"
     #: µs until what is left of it is ended; 0: it has no deadline.
     deadline_us: int = 0
+    #: µs that it may be queued, and that each branch may wait before it begins; 0: as long as it takes.
+    max_wait_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +117,26 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """A branch that has waited too long before anybody began it; nobody owns the claim."""
+
+    flow_session_id: str
+    version_id: str
+    day: str
+    queue: str
+    claim: Claim
+    #: What it waits for, in words.
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """Why a session ended before its branches had settled."""
 
-    #: asked: somebody cancelled it; place, newer: it gave way to a newer one; deadline: that has passed.
+    #: asked: somebody cancelled it; place, newer: it gave way to a newer one; deadline: that has passed;
+    #: wait: it was queued for too long.
     why: str
-    #: The newer session, and the limit at which it gave way.
+    #: The newer session, and the limit at which it gave way, or was queued.
     by: str = ""
     level: str = ""
 
@@ -177,9 +193,8 @@ class LiveSnapshot:
     paused: frozenset[str] = frozenset()
     #: Queues without a worker on which work of it is ready.
     unserved: tuple[str, ...] = ()
-    #: Of a queued session: the limit that it waits for, and what that is now (0: none).
-    queued_at: str = ""
-    queued_limit: int = 0
+    #: Limits that it waits for, whole or with some of its branches, and what they are now (0: none).
+    waits_at: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +281,7 @@ class LiveState:
             signature=new.signature, header=new.header, queues=",".join(new.queues), cap=new.item_results_cap,
             key=new.key, most_workflow=new.most_of_workflow, most_key=new.most_of_key,
             sessions_workflow=new.sessions_of_workflow, sessions_key=new.sessions_of_key, when_full=new.when_full,
-            deadline=new.deadline_us,
+            deadline=new.deadline_us, max_wait=new.max_wait_us,
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         return Verdict(reply[0].decode()), _publications(reply[1])
@@ -495,13 +510,28 @@ class LiveState:
         publish, workers, runners = load_script("expire_leases")(self.scripts, self.space, most=most)
         return _publications(publish), [name.decode() for name in workers], [name.decode() for name in runners[::2]]
 
-    def wake_sessions(self, most: int = 1000) -> tuple[tuple[Publication, ...], int | None]:
-        """Make due units ready, and stop sessions whose deadline has passed.
+    def wake_sessions(self, most: int = 1000) -> tuple[tuple[Publication, ...], int | None, list[Overdue]]:
+        """Make due units ready; stop sessions whose deadline has passed, or that were queued for too long.
 
-        Returns: what to publish, and µs until the next is due (None: nothing waits for a time).
+        Returns: what to publish; µs until the next is due (None: nothing waits for a time); branches that have waited
+            too long, to be settled by `settle_overdue`.
         """
-        publish, wait, _, _ = load_script("wake_sessions")(self.scripts, self.space, most=most)
-        return _publications(publish), None if wait < 0 else int(wait)
+        publish, wait, _, _, overdue = load_script("wake_sessions")(self.scripts, self.space, most=most)
+        texts = [text.decode() for text in overdue]
+        found = [_overdue(texts[at : at + 8]) for at in range(0, len(texts), 8)]
+        return _publications(publish), None if wait < 0 else int(wait), found
+
+    def settle_overdue(
+        self, overdue: Overdue, settlement: Settlement, worker: str, item_results_cap: int
+    ) -> tuple[bool, tuple[Publication, ...]]:
+        """Settle a branch that has waited too long, with the verb done or defer.
+
+        Returns: False when it has begun meanwhile (nothing was written); what to publish.
+        """
+        values: list[Argument] = [overdue.flow_session_id, overdue.queue, overdue.day, worker, item_results_cap]
+        _append_settlement(values, settlement)
+        done, publish = load_script("settle_overdue").run(self.scripts, self.space, values)
+        return bool(done), _publications(publish)
 
     def take_rate(self, token: str, limits: Sequence[tuple[str, int, int]]) -> tuple[int, int]:
         """A token of each rate limit, for a call that is to begin now, or a place in their lines.
@@ -647,13 +677,28 @@ class LiveState:
         unserved = tuple(queue for queue, units, total in counts if units and int(total or 0) <= 0)
         return LiveSnapshot(
             status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items,
-            _paused_reasons(fields.get(b"paused")), unserved, *self._queued_at(flow_session_id, fields),
+            _paused_reasons(fields.get(b"paused")), unserved, self._waits_at(flow_session_id, fields),
         )  # fmt: skip
 
-    def _queued_at(self, flow_session_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, int]:
-        """The limit of whole sessions that a queued one waits for, and its number."""
-        if fields[b"status"] != b"queued":
-            return "", 0
+    def _waits_at(self, flow_session_id: str, fields: Mapping[bytes, bytes]) -> dict[str, int]:
+        """The limits that the session waits for, whole or with some branches, and what they are now (0: none)."""
+        key, workflow, own_key = self.space.key, fields[b"workflow"].decode(), fields.get(b"key")
+        levels = [*([f"key:{own_key.decode()}"] if own_key is not None else []), f"workflow:{workflow}"]
+        if fields[b"status"] == b"queued":
+            at = {f"sessions:{level}": [(key("blocked", f"sessions:{level}"), flow_session_id)] for level in levels}
+            at["sessions"] = [(key("sessions_queued"), flow_session_id)]
+        else:
+            queues = [name[8:].decode() for name in fields if name.startswith(b"blocked:")]
+            names = [f"{queue}|{flow_session_id}" for queue in queues]
+            at = {level: [(key("blocked", level), name) for name in names] for level in [*levels, "global"]}
+        pipe = self.client.pipeline(transaction=False)
+        for level, places in at.items():
+            pipe.hget(key("limits"), level)
+            for place, name in places:
+                pipe.zscore(place, name)
+        replies = iter(pipe.execute())
+        found = {level: (int(next(replies) or 0), [next(replies) for _ in places]) for level, places in at.items()}
+        return {level: most for level, (most, scores) in found.items() if any(score is not None for score in scores)}
         key, concurrency_key = self.space.key, fields.get(b"key")
         levels = [f"sessions:workflow:{fields[b'workflow'].decode()}", "sessions"]
         if concurrency_key is not None:
@@ -674,6 +719,11 @@ def _item_of(member: bytes) -> tuple[str, int, int, int]:
     unit, attempt, _, retry = member.decode().split("|")[:4]
     action, _, start = unit[2:].rpartition(":")
     return action, int(start), int(attempt), int(retry)
+
+
+def _overdue(texts: Sequence[str]) -> Overdue:
+    session, version, day, queue, unit, value, info, waits_for = texts
+    return Overdue(session, version, day, queue, _claim(unit, value, info), waits_for)
 
 
 def _stopped(text: bytes) -> Stopped:

@@ -97,14 +97,16 @@ class ModelSession:
     #: running or cancelled; and why it is paused.
     status: str = "running"
     paused: set[str] = field(default_factory=set)
+    #: Whether its branches may wait for so long only.
+    max_wait_us: int = 0
     #: Whether it has a deadline that is looked at, and whether that has passed.
     has_deadline: bool = False
     is_over: bool = False
+    #: Whether anybody looks at what is deferred: not at what was when it was stopped.
+    is_delayed: bool = False
     ready: dict[str, dict[str, Unit]] = field(default_factory=dict)
     claimed: dict[str, Unit] = field(default_factory=dict)
     deferred: dict[str, tuple[str, Unit]] = field(default_factory=dict)
-    #: Whether somebody will look at what is deferred.
-    wakes: bool = False
     items: dict[str, Items] = field(default_factory=dict)
     joined: dict[str, list[Outcome]] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
@@ -212,6 +214,18 @@ class ModelSession:
             if len(waiting) == after.predecessors:
                 self._make_ready(after.queue, f"b:{name}", Unit(1, 1, 0))
 
+    def end_overdue(self, unit: str, outcome: Outcome) -> None:
+        """A branch has ended that nobody has begun."""
+        self.claimed[unit] = self.ready[self.queue_of(unit)].pop(unit)
+        self.done(unit, outcome)
+
+    def untouched(self) -> list[str]:
+        """Branches that are ready and that nobody has begun."""
+        return sorted(
+            unit for units in self.ready.values() for unit, waiting in units.items()
+            if unit.startswith("b:") and (waiting.attempt, waiting.retry) == (1, 0)
+        )  # fmt: skip
+
     def expand(self, unit: str) -> None:
         """A for_each has found its items."""
         del self.claimed[unit]
@@ -238,7 +252,7 @@ class ModelSession:
         held = self.claimed[unit]
         self.settle_items(unit, number)
         self.deferred[self._split_rest(unit, number, held)] = (self.queue_of(unit), Unit(held.attempt, 1, retry))
-        self.wakes = True
+        self.is_delayed = True
 
     def flush(self, unit: str, number: int) -> None:
         """As `settle_items`, and the first item that has not ended stays claimed, as a chunk of one."""
@@ -262,7 +276,7 @@ class ModelSession:
         if unit.startswith("c:"):
             self.items[unit[2:].rpartition(":")[0]].running -= 1
         self.deferred[unit] = (self.queue_of(unit), Unit(held.attempt, held.count, retry))
-        self.wakes = True
+        self.is_delayed = True
 
     def back(self, unit: str) -> None:
         """Nothing was done."""
@@ -273,17 +287,12 @@ class ModelSession:
 
     def wake(self) -> None:
         """All that was deferred is due."""
-        if not self.wakes:
+        if not self.is_delayed:
             return
-        self.wakes = False
         for unit, (_, waiting) in self.deferred.items():
             self._put_back(unit, waiting)
         self.deferred.clear()
-
-    def cancel(self) -> None:
-        """Nothing more is claimed; what is deferred stays so, unless something is deferred later."""
-        self.status = "cancelled"
-        self.wakes = self.has_deadline = False
+        self.is_delayed = False
 
     def lose(self, life: str) -> None:
         """The process behind a life is dead: what it held goes back with one attempt more, a chunk as single items."""

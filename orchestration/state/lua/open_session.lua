@@ -3,7 +3,7 @@
 -- What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a session that is
 -- open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full deadline nr nready n lists*
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full deadline max_wait nr nready n lists*
 --   workflows most sessions running at once (0: no limit) unless an operator has set a limit; above it the session is queued,
 --             and no runner registered
 --   timeout   seconds that a branch may run
@@ -20,6 +20,7 @@
 --   when_full what happens when it can't run now: queue · reject: nothing is written · cancel_running, keep_newest: it is queued, and
 --             older ones give way (shared/give_way.lua)
 --   deadline  µs from now until what is left of it is ended; 0: it has none
+--   max_wait  µs that it may be queued, and that each of its branches may wait before it begins; 0: as long as it takes
 --   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
 --             order in which they could have been claimed; none when the session may be queued
 -- INCLUDE: time ready permits parked slots turn settle limits emit pause admit stop cancel give_way
@@ -88,6 +89,7 @@ if deadline ~= '0' then
   redis.call('HSET', results_key(session), '@deadline', passes)
   redis.call('ZADD', due_key(), passes, session)
 end
+if max_wait ~= '0' then redis.call('HSET', fields, 'max_wait', max_wait, 'began', int(now)) end
 local paused = reasons_at_start(session, workflow)
 if paused then redis.call('HSET', fields, 'paused', paused) end
 redis.call('ZADD', sessions_open_key(), int(now), session)
@@ -105,6 +107,7 @@ if queued then
     local ousted = give_way(session, workflow, levels, queued, when_full, publish)
     if #ousted > 0 then redis.call('HSET', fields, 'ousted', table.concat(ousted, ' ')) end
   end
+  if max_wait ~= '0' then redis.call('ZADD', due_key(), 'LT', int(now + tonumber(max_wait)), session) end
   redis.call('ZADD', queued_at(queued), int(now - PRIORITY_WAIT * tonumber(priority)), session)
   return answer('queued')
 end

@@ -13,7 +13,7 @@ local publish = {}
 
 local function resume(id)
   local key = session_key(id)
-  local f = redis.call('HMGET', key, 'status', 'workflow', 'paused', 'queues')
+  local f = redis.call('HMGET', key, 'status', 'workflow', 'paused', 'queues', 'max_wait')
   if not f[1] then
     if redis.call('DEL', paused_session_key(id)) == 1 then return 'unopened' end
     return redis.call('EXISTS', closed_key(id)) == 1 and 'closed' or 'before'
@@ -30,6 +30,7 @@ local function resume(id)
   redis.call('HDEL', key, 'paused')
   if f[1] ~= 'paused' then return 'resumed' end
   redis.call('HSET', key, 'status', 'running')
+  if f[5] then redis.call('HSET', key, 'began', int(now)) end -- its branches wait from now on
   tell_status(id, 'running')
   touched = {}
   touch_all(f[4])

@@ -142,13 +142,14 @@ class Transitions(RuleBasedStateMachine):
         chosen=st.tuples(
             st.sampled_from(["queue", "queue", "reject", "cancel_running", "keep_newest"]),
             st.sampled_from([0, 0, LEASE_US]),
+            st.sampled_from([0, LEASE_US]),
         ),
     )  # fmt: skip
     def open(
         self, plan: dict[str, ModelBranch], limit: int, queue: str, header: int, workflow: str, key: str,
-        most: tuple[int, int, int, int], chosen: tuple[str, int],
+        most: tuple[int, int, int, int], chosen: tuple[str, int, int],
     ) -> None:  # fmt: skip
-        when_full, deadline_us = chosen
+        when_full, deadline_us, max_wait_us = chosen
         self.opened += 1
         session = f"s{self.opened}"
         runner = self._runner(session, f"{session}.0", queue)
@@ -157,13 +158,13 @@ class Transitions(RuleBasedStateMachine):
             open_branches=len(plan), signature=f"signature of {session}", queues=QUEUES,
             most_sessions=self.limit_sessions, header=header, key=key, most_of_workflow=most[0], most_of_key=most[1],
             sessions_of_workflow=most[2], sessions_of_key=most[3], when_full=when_full,
-            deadline_us=deadline_us,
+            deadline_us=deadline_us, max_wait_us=max_wait_us,
             ready=[(branch.name, branch.queue) for branch in plan.values() if not branch.predecessors],
         )  # fmt: skip
         verdict, publications = self.live.open_session(runner, new, LEASE_US)
         paused = {why for why, mark in (("workflow", f"workflow:{workflow}"), ("all", "all")) if mark in self.paused}
         opened = ModelSession(plan, limit, self.slots, header, workflow, key, paused=paused)
-        opened.has_deadline = bool(deadline_us)
+        opened.has_deadline, opened.max_wait_us = bool(deadline_us), max_wait_us
         self.limits.give(f"workflow:{workflow}", most[0])
         if key:
             self.limits.give(f"key:{key}", most[1])
@@ -439,14 +440,54 @@ class Transitions(RuleBasedStateMachine):
 
     @rule()
     def wake(self) -> None:
-        publications, wait_us = self.live.wake_sessions()
+        publications, wait_us, _ = self.live.wake_sessions()
         for name, session in self.sessions.items():
-            session.wake()
             if session.is_over and session.has_deadline and session.goes_on:
                 self._stop(name)
                 session.has_deadline = True  # it is looked at until it is closed
-        assert (wait_us is None) == (not any(session.has_deadline for session in self.sessions.values()))
+            session.wake()
+        assert wait_us is not None or not any(session.has_deadline for session in self.sessions.values())
+        may_wait = any(session.has_deadline or session.max_wait_us for session in self.sessions.values())
+        assert wait_us is None or may_wait
         self._publish(publications)
+
+    @precondition(lambda self: self._may_be_overdue())
+    @rule(data=st.data(), outcome=st.sampled_from([Outcome.FAILED, Outcome.SUCCESS]))
+    def wait_too_long(self, data: st.DataObject, outcome: Outcome) -> None:
+        """A branch is settled that nobody has begun for too long."""
+        name, unit = data.draw(st.sampled_from(self._may_be_overdue()))
+        session, key, client = self.sessions[name], self.live.space.key, self.live.client
+        queue = session.queue_of(unit)
+        client.zincrby(key("ready", name, queue), -2 * LEASE_US, f"{unit}|1|1|0")
+        client.hincrby(key("session", name), "began", -2 * LEASE_US)
+        client.zadd(key("due"), {name: 1})
+        publications, _, found = self.live.wake_sessions()
+        for each in self.sessions.values():
+            each.wake()
+        self._publish(publications)
+        (overdue,) = (each for each in found if (each.flow_session_id, each.claim.unit) == (name, unit))
+        assert (overdue.version_id, overdue.day, overdue.queue) == ("v", "2026-01-01", queue)
+        self._check_info(session, overdue.claim)
+        session.end_overdue(unit, outcome)
+        steps = session.plan[unit[2:]].successors
+        joins = tuple(JoinStep(step, session.plan[step].predecessors, session.plan[step].queue) for step in steps)
+        settlement = Settlement(overdue.claim, "done", outcome=outcome, successors=joins)
+        done, publications = self.live.settle_overdue(overdue, settlement, WORKER, 0)
+        assert done
+        self._publish(publications)
+        before = self._dump()
+        assert self.live.settle_overdue(overdue, settlement, WORKER, 0) == (False, ())
+        assert self._dump() == before
+
+    def _may_be_overdue(self) -> list[tuple[str, str]]:
+        """Sessions and branches of them that have not begun, in a fleet in which no deadline has passed just now."""
+        if any(session.is_over and session.has_deadline for session in self.sessions.values()):
+            return []
+        able = {name: session for name, session in sorted(self.sessions.items()) if name not in self.queued}
+        return [
+            (name, unit) for name, session in able.items() for unit in session.untouched()
+            if session.max_wait_us and session.may_claim and session.goes_on
+        ]  # fmt: skip
 
     @precondition(lambda self: any(session.has_deadline and session.goes_on for session in self.sessions.values()))
     @rule(data=st.data())
@@ -691,11 +732,10 @@ class Transitions(RuleBasedStateMachine):
         return Runner(session, runner, f"{WORKER}/1.{self.lives:06}", queue, WORKER)
 
     def _publish(self, publications: tuple[Publication, ...]) -> None:
-        """These runners are on their way; the last one of a cancelled session may be told to end it."""
+        """These runners are on their way; one of a session that has ended without asking is told to end it."""
         for publication in publications:
             session = self.sessions[publication.flow_session_id]
-            if session.status == "cancelled" or not publication.runner:
-                assert not session.goes_on
+            if not session.goes_on:
                 if session.header:
                     session.ender = publication.runner
                     session.parked.remove(publication.runner)
@@ -761,7 +801,7 @@ class Transitions(RuleBasedStateMachine):
 
     def _verdict_at_the_end(self, session: ModelSession, runner: str) -> Verdict:
         """What a runner is told that comes when its session has ended."""
-        if session.status == "cancelled" and session.header:
+        if session.header:
             session.ender = session.ender or runner  # none was parked that could be told
         return Verdict.ENDED if session.ender == runner else Verdict.REDUNDANT
 
@@ -922,7 +962,8 @@ class Transitions(RuleBasedStateMachine):
 
     def _stop(self, name: str) -> None:
         """Nothing more of the session is claimed."""
-        self.sessions[name].cancel()
+        self.sessions[name].status = "cancelled"
+        self.sessions[name].has_deadline = self.sessions[name].is_delayed = False
         if name in self.queued:
             del self.queued[name]
             self.never_ran.add(name)

@@ -37,6 +37,11 @@ def load(**limits: Any) -> None:
         ({"concurrency_key": "${{ tasks.a.result }}"}, "payload and session only"),
         ({"concurrency_key": "${{ item }}"}, "item is known only"),
         ({"concurrency_key": "${{ paylod.customer }}"}, "did you mean payload"),
+        ({"max_wait_seconds": 0}, "greater than 0"),
+        ({"max_wait_seconds": -1}, "greater than 0"),
+        ({"max_wait_seconds": "long"}, "must be a number"),
+        ({"max_wait_seconds": 604_801}, "less than or equal to 604800"),
+        ({"deadline_seconds": 60, "max_wait_seconds": 61}, "max_wait_seconds 61 is more than"),
         ({"deadline_seconds": 0}, "greater than 0"),
         ({"deadline_seconds": "soon"}, "must be a number"),
         ({"deadline_seconds": 604_801}, "less than or equal to 604800"),
@@ -68,7 +73,8 @@ def test_limits_of_workflow_and_key_are_accepted(when_full: str) -> None:
     load(
         max_concurrent_branches_of_workflow=20, concurrency_key="orders/${{ payload.customer }}",
         max_concurrent_branches_per_key=2, max_concurrent_sessions=3, max_concurrent_sessions_per_key=1,
-        rate_limit_per_key="100/m burst 20", when_full=when_full, deadline_seconds=60, branch_timeout_seconds=60,
+        rate_limit_per_key="100/m burst 20", when_full=when_full, deadline_seconds=60, max_wait_seconds=60,
+        branch_timeout_seconds=60,
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ local function admit(publish)
   for _ = 1, MOST_ADMITTED do
     local id, score = next_queued()
     if not id then return end
-    local f = redis.call('HMGET', session_key(id), 'status', 'queues', 'paused', 'priority', 'workflow', 'key')
+    local f = redis.call('HMGET', session_key(id), 'status', 'queues', 'paused', 'priority', 'workflow', 'key', 'max_wait')
     if f[1] == 'queued' then
       local levels = session_levels_of(f[5], f[6])
       local full = full_level(levels)
@@ -67,6 +67,7 @@ local function admit(publish)
       else
         local status = f[3] and 'paused' or 'running'
         redis.call('HSET', session_key(id), 'status', status, 'vtime', first_vtime(tonumber(f[4])))
+        if f[7] then redis.call('HSET', session_key(id), 'began', int(now)) end -- its branches wait from now on
         begin_session(id, levels)
         tell_status(id, status)
         touched = {}

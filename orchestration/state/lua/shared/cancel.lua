@@ -1,10 +1,9 @@
--- end_cancelled: a cancelled session of which nothing is claimed any more has ended. What follows is appended to `publish`: its
+-- end_alone: a session has ended, and no runner of it asks. What follows is appended to `publish`: its
 -- completion, as a publication without a runner, whose message is the parked signature; in a chord session the runner that was
 -- parked last, which finds that it is to end the session. Where none is parked, the first one that comes is.
 -- Needs: time, parked.
-local function end_cancelled(id, publish)
+local function end_alone(id, publish)
   local f = redis.call('HMGET', session_key(id), 'status', 'header', 'signature', 'queues', 'timeout')
-  if f[1] ~= 'cancelled' or redis.call('HLEN', own_key(id)) > 0 then return end
   redis.call('HSET', session_key(id), 'status', 'ended')
   local runner, message, served = '', f[3], ''
   if not f[2] then redis.call('HSET', session_key(id), 'ender', '-')
@@ -16,6 +15,11 @@ local function end_cancelled(id, publish)
     end
   else return end
   for _, value in ipairs({ id, runner, served, f[5], message }) do publish[#publish + 1] = value end
+end
+
+-- end_cancelled: a cancelled session of which nothing is claimed any more has ended.
+local function end_cancelled(id, publish)
+  if redis.call('HGET', session_key(id), 'status') == 'cancelled' and redis.call('HLEN', own_key(id)) == 0 then end_alone(id, publish) end
 end
 
 -- complete_again: whoever was to publish the completion of a session that was cancelled and has ended may have died before; a

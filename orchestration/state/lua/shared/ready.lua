@@ -1,13 +1,19 @@
 -- make_ready: a unit may run. Its score is the µs it became ready, made to rise by at least 1 within a session,
 -- so that units keep the order in which they became ready. Needs: time.
 -- A ready member is <unit>|<attempt>|<count>|<retry>, or i:<action> for all items of a for_each that nobody has claimed.
+
+-- is_untouched: it is a branch that nobody has begun: what `max_wait` holds for (wake_sessions).
+local function is_untouched(member) return string.find(member, '^b:.*|1|1|0$') ~= nil end
+
 local touched = {} -- queues of the session that got something ready in this call
 local function make_ready(id, queue, member)
   local key = session_key(id)
-  local age = tonumber(redis.call('HGET', key, 'age') or '0')
+  local f = redis.call('HMGET', key, 'age', 'max_wait')
+  local age = tonumber(f[1] or '0')
   if age < now then age = now else age = age + 1 end
   redis.call('HSET', key, 'age', int(age))
   redis.call('ZADD', ready_key(id, queue), int(age), member)
+  if f[2] and is_untouched(member) then redis.call('ZADD', due_key(), 'LT', int(age + tonumber(f[2])), id) end
   touched[queue] = true
 end
 
@@ -42,6 +48,8 @@ local function put_back(id, queue, unit, attempt, count, retry, ready_at)
     show_items(id, action)
   else
     redis.call('ZADD', ready_key(id, queue), ready_at, member)
+    local most = is_untouched(member) and redis.call('HGET', session_key(id), 'max_wait')
+    if most then redis.call('ZADD', due_key(), 'LT', int(ready_at + tonumber(most)), id) end
     touched[queue] = true
   end
 end

@@ -1,7 +1,7 @@
 -- stop: nothing of the session is claimed from here on; it ends, by `why`, with what is claimed (shared/cancel.lua). What runs of it
 -- is told by the mark; at its deadline it knows by itself. It has live state, has not ended, and was not stopped before. Needs: time, permits, slots, turn, admit.
 --   why   asked: somebody cancelled it · place <session> <level>, newer <session> <level>: it gave way (shared/give_way.lua) ·
---         deadline: that has passed
+--         deadline: that has passed · wait - <level>: it was queued for too long
 local MARK_SECONDS = 86400 -- as long as a message in work may be delivered again
 
 local function stop(id, why)
