@@ -245,8 +245,8 @@ def _status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
 def _waits_for(snapshot: LiveSnapshot) -> tuple[str, ...]:
     reasons = [_PAUSED[why] for why in ("session", "workflow", "all") if why in snapshot.paused]
     if snapshot.status == RunStatus.QUEUED:
-        reached = f": the limit {snapshot.queued_at}={snapshot.queued_limit} is reached" if snapshot.queued_at else ""
-        reasons.append(f"queued{reached}")
+        reasons.append("queued")
+    reasons += [f"waits for the limit {level}={most}" for level, most in snapshot.waits_at.items()]
     reasons += [f"waits for a worker of queue {queue}" for queue in snapshot.unserved]
     return tuple(reasons)
 

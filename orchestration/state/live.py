@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -193,9 +193,8 @@ class LiveSnapshot:
     paused: frozenset[str] = frozenset()
     #: Queues without a worker on which work of it is ready.
     unserved: tuple[str, ...] = ()
-    #: Of a queued session: the limit that it waits for, and what that is now (0: none).
-    queued_at: str = ""
-    queued_limit: int = 0
+    #: Limits that it waits for, whole or with some of its branches, and what they are now (0: none).
+    waits_at: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -642,26 +641,28 @@ class LiveState:
         unserved = tuple(queue for queue, units, total in counts if units and int(total or 0) <= 0)
         return LiveSnapshot(
             status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, _counts(fields), items,
-            _paused_reasons(fields.get(b"paused")), unserved, *self._queued_at(flow_session_id, fields),
+            _paused_reasons(fields.get(b"paused")), unserved, self._waits_at(flow_session_id, fields),
         )  # fmt: skip
 
-    def _queued_at(self, flow_session_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, int]:
-        """The limit of whole sessions that a queued one waits for, and its number."""
-        if fields[b"status"] != b"queued":
-            return "", 0
-        key, concurrency_key = self.space.key, fields.get(b"key")
-        levels = [f"sessions:workflow:{fields[b'workflow'].decode()}", "sessions"]
-        if concurrency_key is not None:
-            levels.append(f"sessions:key:{concurrency_key.decode()}")
+    def _waits_at(self, flow_session_id: str, fields: Mapping[bytes, bytes]) -> dict[str, int]:
+        """The limits that the session waits for, whole or with some branches, and what they are now (0: none)."""
+        key, workflow, own_key = self.space.key, fields[b"workflow"].decode(), fields.get(b"key")
+        levels = [*([f"key:{own_key.decode()}"] if own_key is not None else []), f"workflow:{workflow}"]
+        if fields[b"status"] == b"queued":
+            at = {f"sessions:{level}": [(key("blocked", f"sessions:{level}"), flow_session_id)] for level in levels}
+            at["sessions"] = [(key("sessions_queued"), flow_session_id)]
+        else:
+            queues = [name[8:].decode() for name in fields if name.startswith(b"blocked:")]
+            names = [f"{queue}|{flow_session_id}" for queue in queues]
+            at = {level: [(key("blocked", level), name) for name in names] for level in [*levels, "global"]}
         pipe = self.client.pipeline(transaction=False)
-        for level in levels:
-            pipe.zscore(key("sessions_queued") if level == "sessions" else key("blocked", level), flow_session_id)
+        for level, places in at.items():
             pipe.hget(key("limits"), level)
-        replies = pipe.execute()
-        for level, at, most in zip(levels, replies[::2], replies[1::2], strict=True):
-            if at is not None:
-                return level, int(most or 0)
-        return "", 0
+            for place, name in places:
+                pipe.zscore(place, name)
+        replies = iter(pipe.execute())
+        found = {level: (int(next(replies) or 0), [next(replies) for _ in places]) for level, places in at.items()}
+        return {level: most for level, (most, scores) in found.items() if any(score is not None for score in scores)}
 
 
 def _item_of(member: bytes) -> tuple[str, int, int, int]:

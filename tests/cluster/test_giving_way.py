@@ -101,7 +101,7 @@ def test_of_those_that_wait_only_the_newest_does(
     second = begin(client, workflow)
     wait_until(lambda: status_of(module_fleet, second) == "queued", "the second waits")
     shown = json.loads(parallelizer("status", second, "--json", folder=None, **module_fleet.environment).stdout)
-    assert shown["waits_for"] == [f"queued: the limit sessions:workflow:newest-{dispatch}=1 is reached"]
+    assert shown["waits_for"] == ["queued", f"waits for the limit sessions:workflow:newest-{dispatch}=1"]
     third = begin(client, workflow, ends=True)
     result = result_of(client, second)
     assert (result["status"], result["counts"]) == ("cancelled", {"cancelled": 2})
