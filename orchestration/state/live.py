@@ -699,19 +699,6 @@ class LiveState:
         replies = iter(pipe.execute())
         found = {level: (int(next(replies) or 0), [next(replies) for _ in places]) for level, places in at.items()}
         return {level: most for level, (most, scores) in found.items() if any(score is not None for score in scores)}
-        key, concurrency_key = self.space.key, fields.get(b"key")
-        levels = [f"sessions:workflow:{fields[b'workflow'].decode()}", "sessions"]
-        if concurrency_key is not None:
-            levels.append(f"sessions:key:{concurrency_key.decode()}")
-        pipe = self.client.pipeline(transaction=False)
-        for level in levels:
-            pipe.zscore(key("sessions_queued") if level == "sessions" else key("blocked", level), flow_session_id)
-            pipe.hget(key("limits"), level)
-        replies = pipe.execute()
-        for level, at, most in zip(levels, replies[::2], replies[1::2], strict=True):
-            if at is not None:
-                return level, int(most or 0)
-        return "", 0
 
 
 def _item_of(member: bytes) -> tuple[str, int, int, int]:

@@ -24,21 +24,33 @@ NOOP = {"uses": "core.noop"}
 FOREVER = {"seconds": 100.0}
 
 
+def start_worker(fleet: Fleet, pool: str, slots: int) -> None:
+    """A worker with a queue of its own, named after its pool."""
+    modules = "tests.support.journal,tests.support.overrunning"
+    fleet.start(
+        1, concurrency=slots, pool=pool, queues=(pool,), ACTION_MODULES=modules, BRANCH_GRACE_SECONDS="1",
+        INLINE_FORK_MS="0",
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def client(module_fleet: Fleet) -> Iterator[Client]:
     """Two pools, each with a queue of its own name."""
-    modules = "tests.support.journal,tests.support.overrunning"
     for pool in ("prefork", "threads"):
-        module_fleet.start(
-            1, concurrency=4, pool=pool, queues=(pool,), ACTION_MODULES=modules, BRANCH_GRACE_SECONDS="1",
-            INLINE_FORK_MS="0",
-        )  # fmt: skip
+        start_worker(module_fleet, pool, 4)
     with running_client(module_fleet) as running:
         yield running
 
 
 @pytest.fixture(params=["prefork", "threads"])
 def pool(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=["solo", "gevent"])
+def other(request: pytest.FixtureRequest, module_fleet: Fleet) -> str:
+    """A pool that has a worker from now on."""
+    start_worker(module_fleet, str(request.param), {"solo": 1, "gevent": 10}[request.param])
     return str(request.param)
 
 
@@ -118,6 +130,16 @@ def test_a_run_of_one_branch_ends_at_its_deadline_too(
     assert_timed_out(client, module_fleet, alone, timed_out=1)
     assert_timed_out(client, module_fleet, followed, timed_out=1, cancelled=1)
     assert started(journal) == []
+    Records(module_fleet).wait_nothing_live()
+
+
+def test_other_pools_keep_deadlines_too(client: Client, module_fleet: Fleet, other: str, dispatch: Dispatch) -> None:
+    actions = {"only": {"uses": "test.sleeping", "with": FOREVER}, "beside": {"uses": "test.awaiting", "with": FOREVER}}
+    session = begin(client, other, actions, dispatch=dispatch)
+    result = result_of(client, session)
+    assert result["status"] == "timed_out"
+    assert set(result["counts"]) <= {"timed_out", "cancelled"}
+    assert result["counts"]["timed_out"] >= 1, "on solo the other one may not have begun"
     Records(module_fleet).wait_nothing_live()
 
 
