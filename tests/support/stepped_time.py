@@ -18,8 +18,9 @@ REAL = """
 local clock_reply = redis.call('TIME')
 local now = clock_reply[1] * 1000000 + clock_reply[2]
 """
-STEPPED = """
-local now = 1700000000000000 + redis.call('INCR', 'now:' .. prefix)
+BEGIN_US = 1_700_000_000_000_000
+STEPPED = f"""
+local now = {BEGIN_US} + redis.call('INCR', 'now:' .. prefix)
 """
 
 
@@ -46,6 +47,10 @@ class SteppedLiveState(LiveState):
     def _connect(self) -> None:
         super()._connect()
         self._scripts = _SteppedScripts(connect(self._url))
+
+    def now_us(self) -> int:
+        """The time that the last script saw."""
+        return BEGIN_US + int(self.client.get(f"now:{self.space.prefix}") or 0)
 
     def forget_time(self) -> None:
         """The namespace is not used any more."""
