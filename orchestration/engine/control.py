@@ -68,6 +68,9 @@ def cancel_session(database: Database, live: LiveState, publish: Publish, flow_s
         message = f"{flow_session_id}: all its branches have settled before, so it ends as it does"
         return Answer(flow_session_id, Found.ENDED, row.status, message)
     at_work = f"{told.claimed} branches or chunks at work are told to end"
+    if told.found == "stopped":
+        message = f"{flow_session_id} is ending by itself, at its deadline, or since it gave way or waited too long"
+        return Answer(flow_session_id, Found.ENDED, row.status, message, told.claimed)
     if told.found == "again":
         message = f"{flow_session_id} was cancelled before; {at_work if told.claimed else 'it is ending'}"
         return Answer(flow_session_id, Found.BEFORE, RunStatus.CANCELLED, message, told.claimed)
