@@ -79,6 +79,9 @@ def cancel_session(
     if told.found in ("ended", "closed"):
         message = f"{flow_session_id}: all its branches have settled before, so it ends as it does"
         return Answer(flow_session_id, Found.ENDED, row.status, message)
+    if told.found == "stopped":
+        message = f"{flow_session_id} is ending by itself, at its deadline, or since it gave way or waited too long"
+        return Answer(flow_session_id, Found.ENDED, row.status, message, told.claimed)
     unheeded = Unheeded(0, 0)
     if told.found == "unopened" and waits:
         _await_first_branch(live, flow_session_id)

@@ -84,7 +84,7 @@ class Started:
 class Cancelled:
     """The answer to `cancel_session`."""
 
-    #: cancelled, again, ended, unopened or closed; the script says what they mean.
+    #: cancelled, again, stopped, ended, unopened or closed; the script says what they mean.
     found: str
     #: Units that are claimed, and are told to end.
     claimed: int

@@ -41,7 +41,7 @@ def random_graphs(number: int) -> list[Graph]:
     """So many graphs of up to ten actions, other ones each time."""
     found: list[Graph] = []
 
-    @settings(max_examples=number, phases=[Phase.generate], database=None, deadline=None)
+    @settings(max_examples=number, phases=[Phase.generate], database=None)
     @given(graph=graphs())
     def collect(graph: Graph) -> None:
         found.append(graph)

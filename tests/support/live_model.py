@@ -97,6 +97,8 @@ class ModelSession:
     #: running or cancelled; and why it is paused.
     status: str = "running"
     paused: set[str] = field(default_factory=set)
+    #: Somebody has cancelled it; else it was stopped for another reason, if it was.
+    is_asked: bool = False
     #: Whether its branches may wait for so long only.
     max_wait_us: int = 0
     #: Whether it has a deadline that is looked at, and whether that has passed.

@@ -7,7 +7,8 @@
 --
 -- ARGV: session
 -- INCLUDE: time ready permits parked slots turn emit pause admit stop cancel
--- Reply: what it found (cancelled: now · again: it was before · ended: all has settled, and it ends as it does · unopened: only
+-- Reply: what it found (cancelled: now · again: it was before · stopped: it ends by itself, at its
+--        deadline, or since it gave way or waited too long · ended: all has settled, and it ends as it does · unopened: only
 --        marked · closed: it has no live state any more), units claimed, what is to be published (session, runner or '', queue,
 --        branch timeout, message)*
 -- Refusals: none
@@ -21,7 +22,7 @@ end
 local publish = {}
 if f[2] then
   complete_again(session, publish)
-  return { 'again', redis.call('HLEN', own_key(session)), publish }
+  return { f[2] == 'asked' and 'again' or 'stopped', redis.call('HLEN', own_key(session)), publish }
 end
 if f[1] == 'ended' then return { 'ended', 0, {} } end
 stop(session, 'asked')

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestration.engine import control
 from orchestration.engine.processor import Fork, RunRequest
 from orchestration.state.live import LiveState
 from orchestration.vocabulary import Publication, Verdict
@@ -78,6 +79,19 @@ def test_a_completion_that_is_lost_is_published_again_until_the_session_is_close
         assert completions(engine.live.wake_sessions()[0]) == [], "not before a minute has passed"
     assert engine.processor.complete_workflow(session).status == "timed_out"
     assert engine.live.wake_sessions()[1] is None
+
+
+def test_cancelling_a_run_whose_deadline_has_passed_says_so(engine: SteppingEngine) -> None:
+    request = request_of(deadline_seconds=100)
+    session, live = request.flow_session_id, engine.live
+    assert engine.processor.open_fork(begin(engine, request), "its completion") is Verdict.GO
+    live.client.hset(live.space.key("session", session), "deadline", 1)
+    make_due(live, session)
+    live.wake_sessions()
+    answer = control.cancel_session(engine.database, live, engine.links.publish_runners, session)
+    assert answer.found is control.Found.ENDED
+    assert "at its deadline" in answer.message
+    assert engine.processor.complete_workflow(session).status == "timed_out"
 
 
 def test_without_a_deadline_the_first_branch_runs_at_once(engine: SteppingEngine) -> None:

@@ -26,7 +26,7 @@ def shared_engine(redis_url: str, database_url: str) -> Iterator[SteppingEngine]
     engine.close()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(graph=graphs(), limit=st.integers(1, 10), seed=st.integers(0, 2**32), alone=st.integers(0, 25))
 def test_any_graph_ends_as_the_rules_say(
     shared_engine: SteppingEngine, graph: Graph, limit: int, seed: int, alone: int

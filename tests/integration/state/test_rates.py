@@ -101,9 +101,7 @@ def test_rates_follow_the_model(redis_url: str) -> None:
     RateMachine.redis_url = redis_url
     run_state_machine_as_test(
         RateMachine,
-        settings=settings(
-            max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=100, stateful_step_count=30, suppress_health_check=list(HealthCheck)),
     )
 
 

@@ -174,7 +174,7 @@ def _histories(draw: st.DrawFn) -> list[TaskUpdate]:
     ]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), history=_histories())
 def test_rows_in_any_order_repeated_in_any_batches_end_the_same(
     database: Database, data: st.DataObject, history: list[TaskUpdate]
