@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from orchestration.errors import UnknownRun
-from orchestration.state.live import LiveSnapshot
+from orchestration.state.records import LiveSnapshot
 from orchestration.store import json_text, sessions, tasks, workflows
 from orchestration.store.pool import Database
 from orchestration.store.sessions import SessionRow

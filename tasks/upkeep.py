@@ -24,7 +24,8 @@ from config.logs import configure_logging
 from config.settings import Settings
 from orchestration.channel.updater import Updater
 from orchestration.errors import DefinitionError, ServiceUnreachable, UnknownWorkflow
-from orchestration.state.live import LiveState, Overdue
+from orchestration.state.live import LiveState
+from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database

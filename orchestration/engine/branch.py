@@ -28,7 +28,7 @@ from orchestration.engine.watch import BranchWatch
 from orchestration.errors import ActionError, ExpressionError, StaleClaim
 from orchestration.plan import Branch, PlannedAction
 from orchestration.state.clock import Timeline
-from orchestration.state.live import Runner
+from orchestration.state.records import Runner
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, start_sequence_of, task_row
 from orchestration.vocabulary import (
     NO_ITEM,

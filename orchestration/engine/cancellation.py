@@ -22,7 +22,7 @@ from orchestration.errors import Cancelled
 
 if TYPE_CHECKING:
     from orchestration.engine.context import ProcessingContext
-    from orchestration.state.live import Runner
+    from orchestration.state.records import Runner
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from orchestration.engine.context import ProcessingContext
 from orchestration.errors import StaleClaim
 from orchestration.plan import PlannedAction
-from orchestration.state.live import Runner
+from orchestration.state.records import Runner
 from orchestration.state.rows import encode_rows
 from orchestration.vocabulary import Claim, Durability
 

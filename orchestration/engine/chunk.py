@@ -16,7 +16,7 @@ from typing import Final
 
 from orchestration.engine.results import NO_RESULT
 from orchestration.errors import StaleClaim
-from orchestration.state.live import kept_claim
+from orchestration.state.wire import kept_claim
 from orchestration.vocabulary import Claim, Rest, Settlement
 
 #: An item that takes longer is slow: what was finished before it is settled without it. A chunk that takes longer ends,

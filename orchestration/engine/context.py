@@ -24,7 +24,8 @@ from orchestration.engine.results import ItemsView, TaskView, ended_view, succes
 from orchestration.errors import ActionError, ExpressionError, SessionClosed, WorkflowExecutionError
 from orchestration.plan import KEY_RATE, Branch, Plan, PlannedAction
 from orchestration.registry import find_action
-from orchestration.state.live import DEADLINE_FIELD, PAYLOAD_FIELD, LiveState
+from orchestration.state.live import LiveState
+from orchestration.state.records import DEADLINE_FIELD, PAYLOAD_FIELD
 from orchestration.store import results as stored_results
 from orchestration.store.updates import write_rows
 from orchestration.vocabulary import Claim, Dispatch, Durability

@@ -15,7 +15,8 @@ from typing import Final
 from orchestration.engine.cancellation import LOOK_NS
 from orchestration.engine.flush import LOOK_SECONDS
 from orchestration.errors import UnknownRun, UnknownWorkflow
-from orchestration.state.live import LiveState, Unheeded
+from orchestration.state.live import LiveState
+from orchestration.state.records import Unheeded
 from orchestration.store import sessions, workflows
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication, RunStatus

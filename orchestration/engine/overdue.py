@@ -19,7 +19,7 @@ from orchestration.engine.versions import VersionCache
 from orchestration.errors import ActionError, ExpressionError, SessionClosed
 from orchestration.plan import PlannedAction
 from orchestration.state.clock import Timeline
-from orchestration.state.live import Overdue
+from orchestration.state.records import Overdue
 from orchestration.state.rows import branch_row, sequence_of
 from orchestration.vocabulary import NO_ITEM, JoinCounts, Outcome, Publication, Settlement, TaskStatus
 

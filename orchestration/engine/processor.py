@@ -30,8 +30,9 @@ from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, WorkflowExecutionError
 from orchestration.plan import most_ready
 from orchestration.state.limits import OperatorLimits
-from orchestration.state.live import PAYLOAD_FIELD, NewSession, Runner, lives_in
+from orchestration.state.records import PAYLOAD_FIELD, NewSession, Runner
 from orchestration.state.rows import encode_rows
+from orchestration.state.wire import lives_in
 from orchestration.store import sessions
 from orchestration.vocabulary import Dispatch, Mode, RunStatus, Settlement, Verdict
 

@@ -20,7 +20,7 @@ from orchestration.engine.invoke import GivenUp
 from orchestration.engine.multiplex import LoopBlocked, Multiplexer
 from orchestration.errors import ServiceUnreachable, StaleClaim, WorkflowExecutionError
 from orchestration.state.client import RedisError
-from orchestration.state.live import Runner
+from orchestration.state.records import Runner
 from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
 
 _log = logging.getLogger(__name__)

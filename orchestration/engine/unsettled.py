@@ -15,7 +15,7 @@ from orchestration.engine.context import ProcessingContext
 from orchestration.engine.finish import RunResult
 from orchestration.engine.results import counts_of
 from orchestration.plan import Branch
-from orchestration.state.live import ItemProgress, Stopped, Unsettled
+from orchestration.state.records import ItemProgress, Stopped, Unsettled
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
 from orchestration.store import sessions
 from orchestration.vocabulary import NO_ITEM, ItemCounts, RunStatus, TaskStatus

@@ -15,7 +15,7 @@ from orchestration.definition.schema import MAX_LIMIT, is_name
 from orchestration.engine.concurrency_key import check_key
 from orchestration.errors import PayloadError, UnknownRun
 from orchestration.state.limits import LOOK_SECONDS, SESSIONS, LimitReport, read_limits
-from orchestration.state.live import LimitChange
+from orchestration.state.records import LimitChange
 from parallelizer.cli.connect import Services, read_settings, services_for_reading
 from parallelizer.cli.failures import WrongUse
 from parallelizer.cli.output import AsJson, console_for, print_json

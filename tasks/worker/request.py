@@ -18,7 +18,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from orchestration.errors import WorkflowExecutionError
-from orchestration.state.live import lives_in
+from orchestration.state.wire import lives_in
 from tasks.worker import lifecycle
 from tasks.worker.stuck import stuck_threads
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestration.state.live import LiveState, Runner
+from orchestration.state.live import LiveState
+from orchestration.state.records import Runner
 from orchestration.vocabulary import Claim
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestration.engine.chunk import SLOW_NS, ChunkRun
 from orchestration.errors import StaleClaim
-from orchestration.state.live import kept_claim
+from orchestration.state.wire import kept_claim
 from orchestration.vocabulary import Claim, Rest, Settlement, UnitKind
 
 LATER = 10 * SLOW_NS

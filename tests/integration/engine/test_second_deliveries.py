@@ -15,7 +15,7 @@ from orchestration.engine.finish import RunResult
 from orchestration.engine.processor import Fork, RunRequest
 from orchestration.errors import ServiceUnreachable
 from orchestration.registry import load_actions
-from orchestration.state.live import Runner
+from orchestration.state.records import Runner
 from orchestration.store import sessions, workflows
 from orchestration.vocabulary import RunStatus, Verdict
 from tests.support.checkpoint import checkpoint

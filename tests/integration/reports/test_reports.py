@@ -12,7 +12,7 @@ from orchestration import reports
 from orchestration.definition import load_definition
 from orchestration.errors import UnknownRun
 from orchestration.registry import load_actions
-from orchestration.state.live import ItemProgress, LiveClaim, LiveSnapshot
+from orchestration.state.records import ItemProgress, LiveClaim, LiveSnapshot
 from orchestration.store import sessions, updates
 from orchestration.store.pool import Database
 from orchestration.store.sessions import SessionRow

@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.state.live import LiveState
+from orchestration.state.records import NewSession, Runner
 from orchestration.state.stream import StatusStream
 from orchestration.vocabulary import Mode, Settlement, Verdict
 

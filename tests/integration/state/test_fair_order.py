@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.state.live import LiveState
+from orchestration.state.records import NewSession, Runner
 from orchestration.vocabulary import Claim, Mode, Next, Settlement, Verdict
 
 LEASE_US = 3_600_000_000

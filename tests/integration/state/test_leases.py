@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.state.live import LiveState
+from orchestration.state.records import NewSession, Runner
 from orchestration.vocabulary import Next, Settlement, Verdict
 
 LONG_US, OVER_US = 3_600_000_000, 0

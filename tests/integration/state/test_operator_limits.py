@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestration.state.limits import OperatorLimits, read_limits
-from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.state.live import LiveState
+from orchestration.state.records import NewSession, Runner
 from orchestration.vocabulary import Mode, Settlement, Verdict
 
 QUEUE = "branches"

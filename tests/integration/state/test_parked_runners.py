@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.state.live import LiveState, NewSession, Runner, Started, lives_in
+from orchestration.state.live import LiveState
+from orchestration.state.records import NewSession, Runner, Started
+from orchestration.state.wire import lives_in
 from orchestration.vocabulary import Claim, JoinStep, Mode, Publication, Settlement, Verdict
 
 LEASE_US = 3_600_000_000

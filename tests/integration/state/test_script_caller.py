@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from orchestration.state.client import ScriptCaller, connect
-from orchestration.state.live import LiveState, Runner
+from orchestration.state.live import LiveState
+from orchestration.state.records import Runner
 from orchestration.vocabulary import Verdict
 from tests.support.waiting import wait_until
 

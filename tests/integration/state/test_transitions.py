@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from orchestration.state.live import LimitChange, NewSession, Runner, kept_claim
+from orchestration.state.records import LimitChange, NewSession, Runner
+from orchestration.state.wire import kept_claim
 from orchestration.vocabulary import (
     Claim,
     JoinStep,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from orchestration.state.live import LiveState, NewSession, Runner
+from orchestration.state.live import LiveState
+from orchestration.state.records import NewSession, Runner
 from orchestration.vocabulary import Claim, Mode, Settlement, Verdict
 from tests.performance.comparison import Comparison, Goal, Sample
 from tests.performance.counting import Counters, expect
