@@ -85,6 +85,8 @@ class Call:
     attempt: int
     #: Of its session.
     cancellation: Cancellation = field(default_factory=Cancellation)
+    #: Its time is over then in any case (`time.monotonic_ns`): its run has a deadline.
+    latest_ns: int | None = None
     #: For how long other calls kept its event loop; known when it has ended. Its time did not go on meanwhile.
     kept_ns: int = 0
 

@@ -163,7 +163,7 @@ class TaskProcessor:
         seconds = left if own is None or left < own else own
         asked = Call(
             spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, action.name, item,
-            attempt, cancellation,
+            attempt, cancellation, over_ns,
         )  # fmt: skip
         call = yield asked
         self._context.metrics_recorder.record_task(call.finished_ns - call.started_ns)

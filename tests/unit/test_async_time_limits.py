@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -44,9 +45,13 @@ async def _waits_for_ever() -> None:
     await asyncio.Event().wait()
 
 
-def _beside(*functions: Callable[[], Coroutine[Any, Any, Any]]) -> list[tuple[Call, Invocation]]:
+def _beside(
+    *functions: Callable[[], Coroutine[Any, Any, Any]], latest_ns: int | None = None
+) -> list[tuple[Call, Invocation]]:
     """What becomes of them on one event loop."""
     calls = [call_of(function, Cancellation(), TIME) for function in functions]
+    for call in calls:
+        call.latest_ns = latest_ns
 
     async def run() -> list[Invocation]:
         return await asyncio.gather(*(invoke_async(call, LIMIT) for call in calls))
@@ -78,6 +83,13 @@ def test_who_never_ends_is_ended_after_its_own_time_and_what_was_taken_of_it() -
     (_, _), (kept, beside) = _beside(_keeps_when_others_have_begun, _waits_for_ever)
     assert beside.status is TaskStatus.TIMED_OUT
     assert beside.finished_ns - beside.started_ns >= TIME * 1e9 + kept.kept_ns
+
+
+def test_what_was_taken_is_not_given_back_behind_the_deadline_of_the_run() -> None:
+    deadline_ns = time.monotonic_ns() + int(1.2 * TIME * 1e9)
+    (_, _), (kept, beside) = _beside(_keeps_when_others_have_begun, _waits_for_ever, latest_ns=deadline_ns)
+    assert beside.status is TaskStatus.TIMED_OUT
+    assert deadline_ns <= beside.finished_ns < beside.started_ns + TIME * 1e9 + kept.kept_ns
 
 
 def test_all_who_keep_the_loop_have_their_own_time() -> None:

@@ -131,7 +131,8 @@ class LimitedSteps(Coroutine[Any, Any, Any]):
     @property
     def due_ns(self) -> int:
         """When its time is over (`time.monotonic_ns`), unless others keep the loop meanwhile."""
-        return self._began_ns + int(self._call.seconds * 1e9) + self.kept_ns
+        due_ns, latest_ns = self._began_ns + int(self._call.seconds * 1e9) + self.kept_ns, self._call.latest_ns
+        return due_ns if latest_ns is None else min(due_ns, latest_ns)
 
     def send(self, value: Any) -> Any:
         """Run to the next `await`."""
