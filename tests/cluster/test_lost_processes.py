@@ -297,17 +297,31 @@ def test_a_kill_while_the_end_is_recorded_changes_nothing(
 
 
 def test_runners_that_a_process_was_told_to_publish_are_published_when_it_died_before(
-    client: Client, module_fleet: Fleet, journal: Path, tmp_path: Path
+    fleet: Fleet, journal: Path, tmp_path: Path
 ) -> None:
-    """The only permit is theirs, so nobody else can do the work."""
-    fault = {"uses": "test.fail_to_publish", "with": {"marker": str(tmp_path / "died"), "after": 0, "dies": True}}
-    beside = {name: {**record(journal), "needs": ["start"]} for name in ("a", "b")}
-    limits = {"max_concurrent_branches_of_workflow": 1}
-    session = begin(client, {"name": "untold", "limits": limits, "actions": {"start": fault, **beside}})
-    assert result_of(client, session)["counts"] == {"succeeded": 3}
-    assert (tmp_path / "died").exists()
+    """The only permit is theirs, so nobody else can do the work, and it is theirs for a minute."""
+    fleet.start(1, concurrency=2, queues=(OWN,), ACTION_MODULES=f"{ACTION_MODULES},tests.support.celery_actions")
+    (tmp_path / "met").mkdir()
+    arming: Definition = {"start": NOOP}
+    for number in range(2):
+        arming[f"meet{number}"] = {
+            "uses": "test.message", "with": {"folder": str(tmp_path / "met"), "processes": 2}, "needs": ["start"],
+        }  # fmt: skip
+        arming[f"arm{number}"] = {
+            "uses": "test.fail_to_publish", "needs": [f"meet{number}"],
+            "with": {"marker": str(tmp_path / f"armed{number}"), "after": 0, "dies": True},
+        }  # fmt: skip
+    untold = {"name": "untold", "actions": {"a": record(journal), "b": record(journal)}}
+    untold["limits"] = {"max_concurrent_branches_of_workflow": 1}
+    with running_client(fleet) as client:
+        assert result_of(client, begin(client, {"name": "arm", "actions": arming}, OWN))["status"] == "succeeded"
+        before = set(pool_processes(fleet.workers[0]))
+        session = begin(client, untold, OWN)
+        result = client.run("result = AsyncResult(session).get(timeout=30)", session=session)
+    assert result["counts"] == {"succeeded": 2}
+    assert before - set(pool_processes(fleet.workers[0])), "one of them died"
     assert Counter(run.task for run in executions(journal)) == {"a": 1, "b": 1}
-    Records(module_fleet).wait_nothing_live()
+    Records(fleet).wait_nothing_live()
 
 
 def wait_blocked(records: Records, worker: LoggedProgram, not_in: int = 0) -> int:

@@ -13,6 +13,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', workers_key(), '-inf', int(now
   forget_worker(name)
   redis.call('DEL', worker_runners_key(name))
 end
+if #workers > 0 then resend(publish) end -- theirs were perhaps never published
 for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
   for _, runner in ipairs(redis.call('ZRANGEBYSCORE', inflight_key(queue), '-inf', int(now), 'LIMIT', 0, tonumber(most))) do
     local id = string.match(runner, '^(.*)%.%d+$')

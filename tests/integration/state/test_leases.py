@@ -118,3 +118,10 @@ def test_what_a_dead_process_was_told_to_publish_is_published_once_more(live: Li
     assert [p.runner for p in live.expire_runner("s", "s.0", "q", "w#1")] == ["s.2"]
     assert live.start_runner(runner_of("w#1", "2", "s.1"), LONG_US).verdict is Verdict.GO
     assert [p.runner for p in live.resend_runners()] == ["s.2"], "the other one has begun"
+
+
+def test_what_a_lost_worker_was_told_to_publish_is_published_once_more(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 2, OVER_US, 0)
+    live.beat_worker("w#2", ["q"], 2, LONG_US, 0)
+    _, told = live.open_session(runner_of("w#1"), NEW, LONG_US)
+    assert live.expire_leases() == (told, ["w#1"], [])
