@@ -348,9 +348,13 @@ class EnhancedBranchProcessor:
         items = context.items(action)
         timeout_ns = int(context.branch_timeout_seconds * 1e9)
         began_ns, ended = time.monotonic_ns(), 0
+        has_deadline = context.plan.limits.deadline_seconds is not None  # asked before each item
         deferred: tuple[list[object] | None, int] | None = None
         with flusher.watching(run, self):
-            while not (context.cancellation.is_set or context.is_over) and (index := run.take()) is not None:
+            while (
+                not (context.cancellation.is_set or (has_deadline and context.is_over))
+                and (index := run.take()) is not None
+            ):
                 scope.item, scope.item_index = items[index], index
                 task = tasks.given_up(attempt)
                 if task is None:

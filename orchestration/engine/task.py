@@ -136,8 +136,8 @@ class TaskProcessor:
 
         Args: attempt: 1, and one more for each crash. retry: after failures. deadline_ns: the branch's.
         """
-        cancellation = self._context.cancellation
-        if cancellation.is_set or self._context.is_over:
+        cancellation, over_ns = self._context.cancellation, self._context.deadline_ns
+        if cancellation.is_set or (over_ns is not None and time.monotonic_ns() >= over_ns):
             return TaskEnd(TaskStatus.CANCELLED)
         try:
             status = self.starts(action, joined, scope, per_item=item != NO_ITEM)
@@ -156,7 +156,6 @@ class TaskProcessor:
             if wait_us:
                 return TaskEnd(TaskStatus.PENDING, turn_after_us=wait_us)
             let_in_us = now_us
-        over_ns = self._context.deadline_ns
         ends_ns = deadline_ns if over_ns is None else min(deadline_ns, over_ns)
         left = max(0.0, (ends_ns - time.monotonic_ns()) / 1e9)
         own = action.timeout_seconds
