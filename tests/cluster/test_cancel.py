@@ -46,11 +46,6 @@ def client(worker: LoggedProgram, module_fleet: Fleet) -> Iterator[Client]:
         yield running
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 def begin(client: Client, actions: Definition, *, queue: str = "branches", **more: Any) -> str:
     """Start a run; returns its flow session."""
     workflow = {"name": "to-be-cancelled", "queue": queue, "actions": actions, **more}

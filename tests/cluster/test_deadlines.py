@@ -60,11 +60,6 @@ def dispatch(request: pytest.FixtureRequest) -> Dispatch:
     return dispatch
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 def begin(client: Client, queue: str, actions: Definition, *, seconds: float = SECONDS, **more: Any) -> str:
     """Start a run with a deadline; returns its flow session, which is `session` if that is given."""
     task_id = more.pop("session", None)

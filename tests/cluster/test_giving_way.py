@@ -27,11 +27,6 @@ def client(module_fleet: Fleet) -> Iterator[Client]:
         yield running
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 @pytest.fixture(params=Dispatch, ids=str)
 def dispatch(request: pytest.FixtureRequest) -> Dispatch:
     dispatch: Dispatch = request.param

@@ -37,11 +37,6 @@ def client(worker: LoggedProgram, module_fleet: Fleet) -> Iterator[Client]:
         yield running
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 def begin(client: Client, name: str, actions: Definition) -> str:
     workflow = {"name": name, "limits": {"max_concurrent_branches": 2}, "actions": actions}
     session: str = client.run("result = send(workflow).delay().id", workflow=workflow)

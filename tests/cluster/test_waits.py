@@ -33,11 +33,6 @@ def dispatch(request: pytest.FixtureRequest) -> Dispatch:
     return dispatch
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
 def hold(journal: Path, **more: Any) -> Definition:
     """An action that is at work until its file is there (`release`)."""
     inputs = {"journal": str(journal), "folder": str(journal.parent), "seconds": 120}
