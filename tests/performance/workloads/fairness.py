@@ -15,6 +15,7 @@ from tests.performance.comparison import Comparison, Goal, Sample
 from tests.performance.counting import Counters, expect
 from tests.performance.stack import FORKING, NAMESPACE, WorkerKind
 from tests.performance.workloads.workload import NOOP, WARM_RUNS, counted_rows, publish, result_of, run_all
+from tests.support.shares import SHARES
 
 LARGE, SMALL = "bench-large", "bench-small-beside"
 ITEM_SECONDS = 0.001
@@ -23,18 +24,6 @@ SMALL_TASKS = 5
 BURST = 20
 #: What is done in this time after both have begun is not counted: the later one has a head start.
 HEAD_START_SECONDS = 1.0
-#: Slot time of each in the time in which both had more to do, and how long that was.
-_SHARES = """
-WITH whole AS (SELECT flow_session_id, min(started_at) AS first, max(finished_at) AS last FROM tasks
-               WHERE flow_session_id = ANY (%s) AND item >= 0 GROUP BY 1),
-     common AS (SELECT max(first) + make_interval(secs => %s) AS first, min(last) AS last FROM whole)
-SELECT flow_session_id::text,
-       EXTRACT(epoch FROM sum(least(finished_at, common.last) - greatest(started_at, common.first))),
-       EXTRACT(epoch FROM max(common.last) - max(common.first))
-FROM tasks, common
-WHERE flow_session_id = ANY (%s) AND item >= 0 AND finished_at > common.first AND started_at < common.last
-GROUP BY 1
-"""
 
 
 def publish_large(counters: Counters, name: str = LARGE, weight: float = 1) -> None:
@@ -156,7 +145,7 @@ class Shares:
         rows = counted_rows(counters, results, 2 * (self.items + 1))
         runners = counters.tasks_since(before).get("tasks.run_branches", 0)
         sessions = [str(result["flow_session_id"]) for result in results]
-        found = counters.database.fetch(_SHARES, (sessions, self._head_start, sessions))
+        found = counters.database.fetch(SHARES, (sessions, self._head_start, sessions))
         used = {session: float(seconds) for session, seconds, _ in found}
         together = float(found[0][2]) if found else 0.0
         wanted = self.weights[0] / sum(self.weights)
