@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import orjson
@@ -99,7 +99,7 @@ class TaskEnd:
     result: bytes = NO_RESULT
     error: Mapping[str, object] | None = None
     started_ns: int | None = None
-    finished_ns: int = 0
+    finished_ns: int = field(default_factory=time.monotonic_ns)
     #: Milliseconds to wait before the next attempt, or None.
     retry_after_ms: int | None = None
     #: By what its rate limits let it begin: Redis's time in µs, or None.
@@ -111,15 +111,13 @@ class TaskEnd:
     #: See `Call.kept_ns`.
     kept_ns: int = 0
 
-    def __post_init__(self) -> None:
-        self.finished_ns = self.finished_ns or time.monotonic_ns()
-
 
 class TaskProcessor:
     """Runs tasks of one flow session."""
 
     def __init__(self, context: ProcessingContext) -> None:
         self._context = context
+        self._has_deadline = context.plan.limits.deadline_seconds is not None
         self._specs: dict[str, ActionSpec] = {}
 
     def steps(
@@ -136,7 +134,8 @@ class TaskProcessor:
 
         Args: attempt: 1, and one more for each crash. retry: after failures. deadline_ns: the branch's.
         """
-        cancellation, over_ns = self._context.cancellation, self._context.deadline_ns
+        context = self._context
+        cancellation, over_ns = context.cancellation, context.deadline_ns if self._has_deadline else None
         if cancellation.is_set or (over_ns is not None and time.monotonic_ns() >= over_ns):
             return TaskEnd(TaskStatus.CANCELLED)
         try:
@@ -156,8 +155,7 @@ class TaskProcessor:
             if wait_us:
                 return TaskEnd(TaskStatus.PENDING, turn_after_us=wait_us)
             let_in_us = now_us
-        ends_ns = deadline_ns if over_ns is None else min(deadline_ns, over_ns)
-        left = max(0.0, (ends_ns - time.monotonic_ns()) / 1e9)
+        left = ((deadline_ns if over_ns is None else min(deadline_ns, over_ns)) - time.monotonic_ns()) / 1e9
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
         asked = Call(
@@ -165,10 +163,10 @@ class TaskProcessor:
             attempt, cancellation, over_ns,
         )  # fmt: skip
         call = yield asked
-        self._context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
+        context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
         if call.status is TaskStatus.SUCCEEDED:
             try:
-                result = encode_result(call.value, most_bytes=self._context.settings.max_stored_result_bytes)
+                result = encode_result(call.value, most_bytes=context.settings.max_stored_result_bytes)
             except ActionError as error:
                 call = Invocation(TaskStatus.FAILED, call.started_ns, call.finished_ns, error=error)
             else:

@@ -136,7 +136,7 @@ def _task_lines(task: TaskCost) -> list[Line]:
     pieces = {
         "inputs, when there are none": task.inputs,
         "the call of the action": task.call,
-        "its time limit: timer and signal masks": task.limit,
+        "its time limit: timer and signals": task.limit,
         "the task around it: rule, checks, result": task.rest,
         "its row": task.row,
     }

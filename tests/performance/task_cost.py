@@ -1,11 +1,12 @@
 """What one task that does nothing costs the process that runs it, piece by piece, and what an expression adds.
 
-The same functions as in a worker, in this process and with its signals masked as there. All figures are µs of the
+The same functions as in a worker, in this process and with its signals handled as there. All figures are µs of the
 calling thread's own time, which a busy machine makes longer only through its caches; medians over many rounds.
 """
 
 from __future__ import annotations
 
+import signal
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any, Self
+
+from billiard.pool import soft_timeout_sighandler
 
 from orchestration.definition.expressions import Scope
 from orchestration.engine.context import ProcessingContext
@@ -147,12 +150,14 @@ def start_fork(engine: SteppingEngine, definition: Mapping[str, object]) -> Fork
 
 @contextmanager
 def as_in_a_worker() -> Iterator[None]:
-    """With signals masked as around a task of ours: time limits then cost what they cost there."""
+    """With signals handled as in a task of ours on prefork: time limits then cost what they cost there."""
+    before = signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
     guard(task=run_workflow)
     try:
         yield
     finally:
         unguard(task=run_workflow)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _microseconds(function: Callable[[], object], size: Size) -> float:

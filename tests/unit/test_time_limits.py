@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import FrameType
 from typing import Any, TypeVar
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
+from billiard.pool import soft_timeout_sighandler
 
 from orchestration.engine.invoke import Call, GivenUp
 from orchestration.registry import ActionSpec
@@ -179,11 +179,7 @@ def test_a_thread_that_waits_in_c_is_reported_and_may_come_back() -> None:
 @pytest.fixture
 def soft_limit() -> Iterator[None]:
     """Celery's handler of SIGUSR1, in the middle of a task of ours."""
-
-    def expire(_number: int, _frame: FrameType | None) -> None:
-        raise SoftTimeLimitExceeded
-
-    before = signal.signal(signal.SIGUSR1, expire)
+    before = signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
     guard(task=ProcessorTask())
     yield
     unguard(task=ProcessorTask())
@@ -205,6 +201,28 @@ def test_celerys_soft_limit_ends_user_code(soft_limit: None) -> None:
         limited(5, lambda: spin(2))
     timer.join()
     assert limited(5, lambda: 3) == 3
+
+
+def test_celerys_soft_limit_ends_a_task_that_is_not_ours(soft_limit: None) -> None:
+    unguard(task=ProcessorTask())
+    timer = threading.Timer(0.05, signal.pthread_kill, (MAIN, signal.SIGUSR1))
+    timer.start()
+    with pytest.raises(SoftTimeLimitExceeded):
+        spin(2)
+    timer.join()
+
+
+def test_another_handler_of_the_signal_is_left_alone() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    try:
+        guard(task=ProcessorTask())
+        signal.pthread_kill(MAIN, signal.SIGUSR1)
+        assert limited(5, lambda: 3) == 3
+        unguard(task=ProcessorTask())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [signal.SIGUSR1]
 
 
 def test_a_soft_limit_that_comes_too_late_is_not_the_next_tasks(soft_limit: None) -> None:

@@ -101,11 +101,7 @@ class ThreadCall:
     def __init__(self) -> None:
         self.lock: AbstractContextManager[object] = threading.Lock()
         self.due_ns = NEVER
-        self.runs = False
-        #: Its time is over.
-        self.is_over = False
-        self.successor: Successor | None = None
-        self.is_stuck = self._is_armed = self._blocks = self._is_interrupted = False
+        self.runs = self._is_armed = False
         self.thread = threading.current_thread()
         self._raiser: Raiser = self._make_raiser()
         self.began_ns = 0
@@ -113,8 +109,17 @@ class ThreadCall:
         self._late: Late | None
         self._grace_ns = 0
         self._stuck: Stuck | None = None
-        self._step = self._soft
+        self._start_anew()
         ticker.watch(self)
+
+    def _start_anew(self) -> None:
+        """Nothing has happened to the call that is about to begin."""
+        self._is_anew = True
+        #: Its time is over.
+        self.is_over = False
+        self.successor: Successor | None = None
+        self.is_stuck = self._blocks = self._is_interrupted = False
+        self._step = self._soft
 
     def _make_raiser(self) -> Raiser:
         if is_green():
@@ -128,22 +133,23 @@ class ThreadCall:
 
         Args: grace_ns: from the end of its time to the hard limit.
         """
-        now = time.monotonic_ns()
+        if not self._is_anew:  # mostly it is, and each item would pay for it
+            self._start_anew()
+        now, seconds = time.monotonic_ns(), call.seconds
         self.call, self._late, self._grace_ns, self._stuck, self.began_ns = call, late, grace_ns, stuck, now
-        self.is_over, self.successor, self._step = False, None, self._soft
-        self.is_stuck = self._blocks = self._is_interrupted = False
-        self.due_ns = due_ns = now + int(call.seconds * 1e9)
+        self.due_ns = due_ns = now + int(seconds * 1e9)
         self.runs = True
-        self._is_armed = self._raiser.arm(call.seconds, SoftTimeLimitExceeded)
+        self._is_armed = self._raiser.arm(seconds, SoftTimeLimitExceeded)
         if due_ns < ticker.wake_ns:
             ticker.wake()
-        call.cancellation.raise_if_set()  # whoever sets it from now on finds the call
+        if call.cancellation.is_set:  # whoever sets it from now on finds the call
+            raise Cancelled
 
     def begin_step(self, call: Call, late: Late | None, began_ns: int, due_ns: int, grace_ns: int) -> None:
         """A coroutine of user code, which began then, goes on; in a thread that runs an event loop."""
+        self._start_anew()
         self.call, self._late, self._grace_ns, self._stuck, self.began_ns = call, late, grace_ns, None, began_ns
-        self.is_over, self.successor, self._step = False, None, self._soft
-        self._is_armed, self._blocks, self._is_interrupted = False, True, False
+        self._is_anew, self._is_armed, self._blocks = False, False, True
         self.due_ns = due_ns
         self.runs = True
         if due_ns < ticker.wake_ns:
@@ -165,7 +171,7 @@ class ThreadCall:
                 self._raiser.throw_again()
             else:
                 # from here on the ticker sees to its time
-                self._is_interrupted, self._is_armed = True, False
+                self._is_interrupted, self._is_armed, self._is_anew = True, False, False
                 self._raiser.throw(Cancelled)
 
     @property
@@ -195,13 +201,13 @@ class ThreadCall:
     def _lands(self, error: type[BaseException]) -> bool:
         """Called by the main thread's raiser, between two steps of whatever runs there."""
         if self.runs and error is not Cancelled:
-            self.is_over = True
+            self.is_over, self._is_anew = True, False
         return self.runs
 
     # One after another; each returns when the next is due
 
     def _soft(self, now_ns: int) -> int:
-        self.is_over, self._step = True, self._give_up
+        self.is_over, self._is_anew, self._step = True, False, self._give_up
         if not self._is_armed:
             self._raiser.throw(SoftTimeLimitExceeded)
         return now_ns + LATE_NS

@@ -2,7 +2,7 @@
 
 engine code               user code                        engine code
 nothing is raised here    raises when its time is over     nothing is raised here
-SIGUSR1: blocked          delivered                        blocked, dropped at the end of the task
+SIGUSR1: kept             raises, or what was kept does    kept, dropped at the end of the task
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PoolTimeLimit:
         own = call_of_thread()
         guarded = is_guarded()
         try:
-            value = self._call(own, call, function, late, guarded=guarded)
+            value = self._call(own, call, function, late, guarded)
         except self.passes:
             raise
         except BaseException as error:
@@ -63,9 +63,7 @@ class PoolTimeLimit:
             raise own.leave()
         return value
 
-    def _call(
-        self, own: ThreadCall, call: Call, function: Callable[[], Any], late: Late | None, *, guarded: bool
-    ) -> Any:
+    def _call(self, own: ThreadCall, call: Call, function: Callable[[], Any], late: Late | None, guarded: bool) -> Any:
         """What lands between these lines is raised by this method, and its caller takes it for what it is."""
         try:
             own.begin(call, late, self._grace_ns, self._stuck)
@@ -74,7 +72,9 @@ class PoolTimeLimit:
             return function()
         finally:
             try:
-                _end(own, guarded=guarded)
+                if guarded:
+                    keep_out()
+                own.end()
             except LANDS:  # the function had ended already
                 _end(own, guarded=guarded)
 
