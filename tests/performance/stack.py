@@ -1,17 +1,13 @@
-"""What a benchmark runs on: servers and one worker of its own, in a temporary folder, and nothing of it left behind.
+"""What a benchmark runs on: servers and one worker of its own, and nothing of it left behind.
 
-The servers are as durable as those of `parallelizer up`: PostgreSQL with fsync, Redis with its append-only file. They
-stay the same while workers of several kinds take turns, one at a time. All programs are tethered to this process, so
-even its `kill -9` ends them.
+The servers stay the same while workers of several kinds take turns, one at a time.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,13 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from config.settings import CONFIG_FILE_VARIABLE, Settings, get_settings
-from orchestration.store import migrate
-from parallelizer.services.folder import log_tail, prepare_folder
-from parallelizer.services.postgres import EmbeddedPostgres
+from parallelizer.services.folder import log_tail
 from parallelizer.services.supervision import LoggedProgram, stop_programs
-from parallelizer.services.valkey import EmbeddedValkey
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
+from tests.support.own_servers import own_servers
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "bench"
@@ -35,7 +28,6 @@ ACTIONS = "tests.performance.bench_actions"
 GRACE_SECONDS = 3.0
 #: One that makes room for another ends in order: else its slots would draw runners until its lease is over.
 TURN_SECONDS = 30.0
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WorkerLost(Exception):
@@ -134,57 +126,9 @@ def _await_end(program: LoggedProgram) -> None:
 
 @contextmanager
 def bench_stack() -> Iterator[BenchStack]:
-    """Run the servers in the block, no worker yet. Main thread only.
-
-    A signal that ends the program raises KeyboardInterrupt in the block.
-    Raises: ServiceUnreachable: a server did not come up.
-    """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDING}
+    """Run the servers in the block, no worker yet; see `own_servers`."""
     exits = ExitStack()
-    try:
-        yield _start(exits)
-    finally:
-        for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)  # the end is not to be cut short
-        exits.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _start(exits: ExitStack) -> BenchStack:
-    """Start the servers; how to end each part is known to `exits` before it is started."""
-    folder = Path(tempfile.mkdtemp(prefix="parallelizer-bench-"))
-    exits.callback(_remove, folder)
-    folder.chmod(0o711)  # for root: the user that PostgreSQL runs as passes through
-    data_dir = prepare_folder(folder / "data")
-    valkey, postgres = EmbeddedValkey(data_dir), EmbeddedPostgres(data_dir)
-    for server in (valkey, postgres):
-        exits.callback(server.stop)
-        server.start()
-    for server in (valkey, postgres):
-        server.wait_ready()
-    migrate.upgrade(postgres.url)
-    # TMPDIR: a worker that has to be killed leaves folders there, which go with ours
-    _set_environment(
-        REDIS_URL=valkey.url, DATABASE_URL=postgres.url, NAMESPACE=NAMESPACE, DATA_DIR=str(data_dir),
-        TMPDIR=str(folder),
-    )  # fmt: skip
-    stack = BenchStack(valkey.url, postgres.url, data_dir, folder)
-    exits.callback(stack.stop_workers)
-    return stack
-
-
-def _set_environment(**variables: str) -> None:
-    """These settings and no others: neither the user's environment nor a file of settings has a say."""
-    for name in Settings.model_fields:
-        os.environ.pop(name.upper(), None)
-    os.environ.pop(CONFIG_FILE_VARIABLE, None)
-    os.environ.update(variables)
-    get_settings.cache_clear()
-
-
-def _remove(folder: Path) -> None:
-    """Remove the folder, and what lies elsewhere because PostgreSQL's user can't reach it."""
-    for record in folder.glob("data/*.location"):
-        shutil.rmtree(record.read_text().strip(), ignore_errors=True)
-    shutil.rmtree(folder)
+    with own_servers(NAMESPACE, exits) as own:
+        stack = BenchStack(own.valkey.url, own.postgres.url, own.data_dir, own.folder)
+        exits.callback(stack.stop_workers)
+        yield stack

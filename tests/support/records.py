@@ -85,10 +85,7 @@ class Records:
 
     def live_keys(self) -> list[str]:
         """Names of keys that belong to a session, or hold something of one: none when all have ended."""
-        prefix = KeySpace(self._fleet.namespace).prefix
-        with closing(redis.Redis.from_url(self._fleet.redis_url, decode_responses=True)) as client:
-            names = [name.removeprefix(prefix) for name in client.scan_iter(f"{prefix}*", count=1000)]
-        return sorted(name for name in names if not name.startswith(LASTING))
+        return live_keys(self._fleet.redis_url, self._fleet.namespace)
 
     def wait_nothing_live(self) -> None:
         """Return when no session has a key in Redis; fail with the names of those that stay."""
@@ -102,6 +99,14 @@ class Records:
             "SELECT count(*) FROM tasks WHERE flow_session_id = %s AND status = ANY(%s)", flow_session_id, list(FINAL)
         )
         return int(found[0][0])
+
+
+def live_keys(redis_url: str, namespace: str) -> list[str]:
+    """Names of a namespace's keys that belong to a session, or hold something of one, without the prefix."""
+    prefix = KeySpace(namespace).prefix
+    with closing(redis.Redis.from_url(redis_url, decode_responses=True)) as client:
+        names = [name.removeprefix(prefix) for name in client.scan_iter(f"{prefix}*", count=1000)]
+    return sorted(name for name in names if not name.startswith(LASTING))
 
 
 def most_at_once(rows: Sequence[TaskRow]) -> int:
