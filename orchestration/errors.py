@@ -52,6 +52,10 @@ class UnknownRun(WorkflowExecutionError):
     """No flow session has this id."""
 
 
+class RunIdTaken(WorkflowExecutionError):
+    """The `run_id` belongs to a run of another workflow, or with another payload."""
+
+
 class SessionClosed(WorkflowExecutionError):
     """The flow session was completed meanwhile: it has no live state any more. There is nothing left to do for it."""
 

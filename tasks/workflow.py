@@ -13,6 +13,9 @@ from tasks.complete import complete_workflow, deliver
 
 #: Flow sessions of tasks whose id is no UUID get one in this name space.
 _IDS = uuid.UUID("6b0f6f0e-5f0c-4b4f-9c43-0a4b3d3c7b1e")
+#: Those of a caller's own run id get one in this.
+_RUN_IDS = uuid.UUID("0d8cbd7a-2b0e-4a34-9c2e-3c5d5f5b8f10")
+LONGEST_RUN_ID = 200
 
 
 @app.task(bind=True, base=ProcessorTask, name="tasks.run_workflow", ignore_result=False, **RIDE_OUT)
@@ -23,17 +26,22 @@ def run_workflow(
     *,
     priority: int = 0,
     raise_on_failure: bool = False,
+    run_id: str | None = None,
 ) -> dict[str, object]:
     """Run a workflow; the result comes when all its branches have settled.
 
     Args: workflow: a published name, `name@version`, or a whole definition. payload: JSON. Where Celery puts a result
             before them, in a chain or as a chord's body, that result is the payload.
         priority: 0–9, a head start over others. raise_on_failure: a failed workflow fails this task too.
+        run_id: of the caller's choice, such as the id of an order: however often it is called with the same one, one
+            run comes of it. A call that finds the run there gives it as it is, which may be `running`.
     Returns: flow_session_id, workflow, version, status, output, counts, duration_seconds.
-    Raises: UnknownWorkflow, DefinitionError, PayloadError: nothing was started.
+    Raises: UnknownWorkflow, DefinitionError, PayloadError, RunIdTaken: nothing was started.
     """
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
         raise WorkflowExecutionError(f"priority must be a whole number from 0 to 9, not {priority!r}")
+    if run_id is not None and not (isinstance(run_id, str) and 0 < len(run_id) <= LONGEST_RUN_ID):
+        raise WorkflowExecutionError(f"run_id must be a text of 1 to {LONGEST_RUN_ID} characters, not {run_id!r:.100}")
     # here, because a client that only sends the message needs nothing of the engine
     from orchestration.engine.invoke import GivenUp  # noqa: PLC0415
     from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415
@@ -42,14 +50,14 @@ def run_workflow(
     if _names_workflow(payload) and not _names_workflow(workflow):
         workflow, payload = payload, workflow  # type: ignore[assignment]  # (result, workflow)
     processor = get_processor()
-    session, queue = flow_session_id_of(self.request.id), _queue_of(self.request)
+    session, queue = flow_session_id_of(self.request.id, run_id), _queue_of(self.request)
 
     def completion() -> Any:
         made = complete_workflow.si(session, raise_on_failure=raise_on_failure)
         return made.set(queue=queue)  # this worker's; nobody may serve another
 
     elsewhere = ForkElsewhere(self, processor, completion)
-    request = RunRequest(session, workflow, payload, queue, priority, self.request.id, elsewhere)
+    request = RunRequest(session, workflow, payload, queue, priority, self.request.id, elsewhere, run_id)
     try:
         outcome = processor.process_workflow_parallel(request)
     except GivenUp:
@@ -63,8 +71,10 @@ def _names_workflow(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, Mapping) and "actions" in value)
 
 
-def flow_session_id_of(task_id: str) -> str:
-    """The flow session of a Celery task: its id where that is a UUID, else one derived from it."""
+def flow_session_id_of(task_id: str, run_id: str | None = None) -> str:
+    """The flow session of a Celery task: its id where that is a UUID, else one derived from it, or from `run_id`."""
+    if run_id is not None:
+        return str(uuid.uuid5(_RUN_IDS, run_id))
     try:
         return str(uuid.UUID(task_id))
     except ValueError:

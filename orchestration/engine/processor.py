@@ -24,6 +24,7 @@ from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.results import has_nan
+from orchestration.engine.run_ids import check_same_run
 from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
@@ -59,6 +60,8 @@ class RunRequest:
     celery_task_id: str | None = None
     #: Opens a session while the thread of this call is stuck in an action of it; called in another thread.
     fork_without: Callable[[Fork], None] | None = None
+    #: The caller's own id, of which `flow_session_id` was made: other calls may come with the same one.
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,8 @@ class EnhancedParallelProcessor:
         """Start a flow session.
 
         Returns: the result, when all of it could run here, one action after another; else a Fork for `open_fork`.
-        Raises: UnknownWorkflow, DefinitionError, PayloadError: nothing was recorded. ServiceUnreachable. GivenUp: the
-            session was opened by `request.fork_without`, and goes on.
+        Raises: UnknownWorkflow, DefinitionError, PayloadError, RunIdTaken: nothing was recorded. ServiceUnreachable.
+            GivenUp: the session was opened by `request.fork_without`, and goes on.
         """
         version = self.versions.find(request.workflow)
         payload = {} if request.payload is None else request.payload
@@ -114,7 +117,11 @@ class EnhancedParallelProcessor:
             version=version.number, payload=body, priority=request.priority, celery_task_id=request.celery_task_id,
             status=RunStatus.QUEUED if self._limits_sessions(version) else RunStatus.RUNNING,
         )  # fmt: skip
-        if row.status.is_final:
+        if request.run_id is not None and not row.created:
+            check_same_run(request.run_id, request.workflow, version, payload, row)
+        # of another call: that one's message comes again if its process dies, not this one
+        is_of_another = request.run_id is not None and row.celery_task_id != request.celery_task_id
+        if row.status.is_final or is_of_another:
             return RunResult.of_row(row, recorded_before=True)
         if not row.created:
             version = self.versions.load(row.version_id)  # the name may mean a newer one by now

@@ -81,13 +81,15 @@ class ProcessorRequest(Request):
         published = live.resend_runners() if resends else ()
         if self.name in ("tasks.run_branches", "tasks.run_workflow"):
             if self.name == "tasks.run_branches":
-                session, runner = self.id.rpartition(".")[0], self.id
+                session, runner, is_shared = self.id.rpartition(".")[0], self.id, self._is_in_chord
             else:
-                session = flow_session_id_of(self.id)
+                run_id = self.kwargs.get("run_id")
+                session = flow_session_id_of(self.id, run_id)
                 runner = f"{session}.0"
+                is_shared = run_id is not None  # another call may have started it, and be at work elsewhere
             worker = lifecycle.worker_name()
             queue = self.delivery_info.get("routing_key") or self.app.conf.task_default_queue
-            life = lives_in(worker, self.worker_pid) if self._is_in_chord and self.worker_pid else ""
+            life = lives_in(worker, self.worker_pid) if is_shared and self.worker_pid else ""
             takers = live.expire_runner(session, runner, queue, worker, life)
             if takers:
                 _log.warning("[WORKER] runner %s has ended by %s; %d others take over", runner, cause, len(takers))

@@ -21,6 +21,8 @@ from tests.support.crashes import kill, kill_worker, pool_processes, signal_work
 
 #: Longer than a lease: what a worker did that was frozen for so long is no longer its own.
 ZOMBIE_SECONDS: Final = 22.0
+#: Longer than any action of the mix takes, and than the wait for a server that is away.
+UPKEEP_SECONDS: Final = 40.0
 
 
 @dataclass(slots=True)
@@ -134,8 +136,12 @@ def kill_main(stack: ChaosStack, chance: random.Random) -> Injected | None:
     if worker is None:
         return None
     injected = _began(pids=_all_of(worker))
-    kill_worker(worker, main_only=True)
+    assert worker.process is not None
+    worker.process.kill()
+    worker.process.wait()
     stack.replace_worker(worker)
+    # what was below it ends by itself: the pool at once, the upkeep process when it has written what it can
+    injected.ends, injected.ends_at = worker.sweep, injected.began + UPKEEP_SECONDS
     return injected
 
 
@@ -177,8 +183,7 @@ def end_worker(number: signal.Signals, *, loses: bool) -> Inject:
                 injected.pids = _all_of(worker)
             worker.sweep()
 
-        # longer than any action of the mix takes
-        injected.ends, injected.ends_at = swept, injected.began + 40
+        injected.ends, injected.ends_at = swept, injected.began + UPKEEP_SECONDS
         return injected
 
     return inject

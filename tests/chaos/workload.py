@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg2
+from celery._state import _set_task_join_will_block
 
 from orchestration.definition import load_definition
 from orchestration.plan import compile_plan
@@ -143,6 +144,7 @@ class Sender:
 
     def start(self) -> None:
         """Send from now on."""
+        _set_task_join_will_block(True)  # Celery then asks Redis for no results, which nobody waits for
         self._thread.start()
 
     def stop(self) -> None:
