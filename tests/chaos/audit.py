@@ -87,7 +87,8 @@ def audit(stack: ChaosStack, sent: Mapping[str, str], mix: Mapping[str, Kind], f
         else:
             status, counts = sessions[run]
             _check_run(run, mix[name], status, counts, tasks[run], found)
-    _check_executions(executions(stack.journal), sent, mix, faults, found)
+    ours = [each for each in executions(stack.journal) if each.run in sent]
+    _check_executions(ours, sent, mix, faults, found)
     found.left_in_redis += live_keys(stack.redis_url, stack.servers.namespace)
     return found
 

@@ -108,32 +108,47 @@ def run_campaign(
     seed: int, seconds: float, a_second: float, faults: Sequence[Fault], keep: str | None = None
 ) -> Report:
     """Run it from the servers' start to their end."""
-    chance, mix = random.Random(seed), kinds()
     with chaos_stack() as stack:
-        publish(stack.database_url, mix)
+        publish(stack.database_url, kinds())
         stack.start_workers()
-        sender = Sender(stack.database_url, mix, random.Random(chance.getrandbits(64)), a_second)
-        sender.start()
-        injected, ended_alone = _inject_for(stack, Schedule(faults, chance), sender, seconds)
-        began = time.monotonic()
-        sender.stop()
-        _wait_settled(stack, sender)
-        settled = time.monotonic() - began
-        findings = audit(stack, sender.sent, mix, injected)
-        recoveries = _recoveries(executions(stack.journal), injected)
-        if keep and not findings.holds:
+        report = break_things(stack, seed, seconds, a_second, faults)
+        if keep and not report.findings.holds:
             _keep(stack, Path(keep))
+    return report
+
+
+def break_things(
+    stack: ChaosStack, seed: int, seconds: float, a_second: float, faults: Sequence[Fault], most: int | None = None
+) -> Report:
+    """Send runs and inject faults for so long, wait until all has ended, and audit these runs.
+
+    Args: most: so many faults are enough.
+    """
+    chance, mix = random.Random(seed), kinds()
+    sender = Sender(stack.database_url, mix, random.Random(chance.getrandbits(64)), a_second)
+    sender.start()
+    injected, ended_alone = _inject_for(stack, Schedule(faults, chance), sender, seconds, most)
+    began = time.monotonic()
+    sender.stop()
+    _wait_settled(stack, sender)
+    settled = time.monotonic() - began
+    findings = audit(stack, sender.sent, mix, injected)
+    recoveries = _recoveries([each for each in executions(stack.journal) if each.run in sender.sent], injected)
     return Report(seed, seconds, injected, findings, ended_alone, recoveries, settled)
 
 
-def _inject_for(stack: ChaosStack, schedule: Schedule, sender: Sender, seconds: float) -> tuple[list[Injected], int]:
+def _inject_for(
+    stack: ChaosStack, schedule: Schedule, sender: Sender, seconds: float, most: int | None
+) -> tuple[list[Injected], int]:
     """Inject faults for so long, then end those that last. Returns them, and how many workers ended by themselves."""
     injected: list[Injected] = []
     pause, ended_alone, resends = threading.Event(), 0, False
     end, due = time.time() + seconds, time.time() + MOST_PAUSE
-    while (now := time.time()) < end or schedule.under_way:
+    while (now := time.time()) < end or schedule.under_way or resends:
+        if most is not None and len(injected) >= most:
+            end = min(end, now)
         ended_alone += len(stack.revive())
-        over = schedule.end_due(now if now < end else float("inf"))
+        over = schedule.end_due(now)
         if now < end and now >= due:
             fault = schedule.next(stack)
             if fault is not None:
@@ -153,10 +168,9 @@ def _inject_for(stack: ChaosStack, schedule: Schedule, sender: Sender, seconds: 
 def _wait_settled(stack: ChaosStack, sender: Sender) -> None:
     """Return when every run has ended and nothing of one is left in Redis, or when that takes too long."""
     pause, deadline = threading.Event(), time.monotonic() + SETTLE_SECONDS
-    sender.send_again()
     while time.monotonic() < deadline:
         stack.revive()
-        is_open = len(sender.sent) > ended_runs(stack.database_url)
+        is_open = len(sender.sent) > ended_runs(stack.database_url, sender.sent)
         if not is_open and not live_keys(stack.redis_url, NAMESPACE) and not _stream_length(stack):
             return
         pause.wait(0.5)

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -171,7 +172,7 @@ class Sender:
             if time.monotonic() - looked > LOOK_SECONDS:
                 looked = time.monotonic()
                 with suppress(psycopg2.Error):
-                    open_runs = len(self.sent) - ended_runs(self._database_url)
+                    open_runs = len(self.sent) - ended_runs(self._database_url, self.sent)
             if open_runs < MOST_OPEN:
                 run = str(uuid.UUID(int=self._chance.getrandbits(128), version=4))
                 name = self._chance.choice(self._names)
@@ -191,13 +192,16 @@ class Sender:
         return True
 
 
-def ended_runs(database_url: str) -> int:
-    """How many runs have ended."""
+def ended_runs(database_url: str, among: Iterable[str]) -> int:
+    """How many of these runs have ended."""
     with (
         closing(psycopg2.connect(database_url, connect_timeout=2)) as connection,
         connection.cursor() as cursor,
     ):
-        cursor.execute("SELECT count(*) FROM flow_sessions WHERE finished_at IS NOT NULL")
+        cursor.execute(
+            "SELECT count(*) FROM flow_sessions WHERE finished_at IS NOT NULL AND flow_session_id = ANY (%s)",
+            (list(among),),
+        )
         row = cursor.fetchone()
     assert row is not None
     return int(row[0])

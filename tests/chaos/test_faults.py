@@ -1,0 +1,31 @@
+"""Each fault alone, with real processes, under load: what docs/reliability.md says of it holds."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.campaign import break_things
+from tests.chaos.faults import BY_NAME
+from tests.chaos.stack import ChaosStack, chaos_stack
+from tests.chaos.workload import kinds, publish
+
+#: Of each fault, in this time at most; a worker that was frozen or replaced takes longer than others.
+TIMES, SECONDS, A_SECOND = 3, 30.0, 8.0
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[ChaosStack]:
+    with chaos_stack() as started:
+        publish(started.database_url, kinds())
+        started.start_workers()
+        yield started
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_nothing_is_lost_by(stack: ChaosStack, name: str) -> None:
+    report = break_things(stack, zlib.crc32(name.encode()), SECONDS, A_SECOND, [BY_NAME[name]], TIMES)
+    assert report.faults, f"{name}: there was nothing to hit"
+    assert report.findings.holds, f"{name}\n{report.text()}"
