@@ -31,7 +31,8 @@ KEYS: Final[dict[str, Key]] = {
                    "turn: queue that one permit is kept for, cancelled: why it was stopped (shared/stop.lua), "
                    "deadline: µs at which it passes, max_wait: µs that it and its branches may wait, "
                    "began: µs since when its branches do, ousted: sessions that gave way to it, paused: why it is, "
-                   "sseq: of its statuses for PostgreSQL, "
+                   "sseq: of its statuses for PostgreSQL, ended: µs at which it did, "
+                   "again: how often its completion was taken for lost, complete_at: µs at which it will be again, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded, "
                    "blocked:<queue> µs since when it waits there for a limit"),
@@ -90,6 +91,8 @@ KEYS: Final[dict[str, Key]] = {
     "turns": Key("turns", "zset", "sessions in which a permit is kept for the queue that has the turn → µs since when"),
     "delayed": Key("delayed", "zset", "sessions with deferred units → earliest due µs"),
     "due": Key("due", "zset", "sessions of which something is to be ended at a time, or looked at → µs"),
+    "reaper": Key("reaper", "hash", "holder: the worker that looks after open sessions, place: how far it is; expires"),
+    "repairs": Key("repairs", "hash", "cause → how many sessions, runners and workers were repaired for it"),
     "sessions_open": Key("sessions:open", "zset", "sessions with live state → µs opened"),
     "sessions_running": Key("sessions:running", "zset", "open sessions that may run → µs admitted"),
     "sessions_queued": Key("sessions:queued", "zset", "open sessions above MAX_CONCURRENT_WORKFLOWS, in their order"),

@@ -144,7 +144,7 @@ def test_a_runner_whose_lease_is_over_is_parked_and_its_work_goes_to_another_lif
     assert live.start_runner(lost, 0, "message of s.1").verdict is Verdict.GO
     claim = claim_of(live, lost)
     publications, _, runners = live.expire_leases()
-    assert (publications, runners) == ((published("s", 1),), ["s.1"])
+    assert (publications, runners) == ((published("s", 1),), {"s.1": "lease"})
     assert live.settle_branch(lost, [Settlement(claim, "done")], call=2).verdict is Verdict.LOST
     taker = runner_of("s", 1, life="b")
     assert come(live, taker).verdict is Verdict.GO
