@@ -101,9 +101,25 @@ class LiveState(LiveReading):
         units, runners = load_script("count_unheeded")(self.scripts, self.space, session=flow_session_id)
         return Unheeded(units, runners)
 
-    def close_session(self, flow_session_id: str) -> tuple[Publication, ...]:
-        """Remove the session's live state; returns runners of other sessions to publish."""
-        return publications_of(load_script("close_session")(self.scripts, self.space, session=flow_session_id))
+    def close_session(
+        self, flow_session_id: str, holder: str = "", lease_us: int = 0
+    ) -> tuple[tuple[Publication, ...], bool]:
+        """Remove the session's live state.
+
+        Args: holder: who is to deliver the result; lease_us: how long that takes at most.
+        Returns: runners of other sessions to publish; False when another one is to deliver.
+        """
+        publish, is_holder = load_script("close_session")(
+            self.scripts, self.space, session=flow_session_id, holder=holder, lease=lease_us
+        )
+        return publications_of(publish), bool(is_holder)
+
+    def release_delivery(self, flow_session_id: str, holder: str) -> bool:
+        """Another one may deliver the result of a session that was closed; returns False when this one was not to.
+
+        Args: holder: how the name of whoever delivers begins (`lives_in`).
+        """
+        return bool(load_script("release_delivery")(self.scripts, self.space, session=flow_session_id, holder=holder))
 
     # Runners
 

@@ -914,8 +914,8 @@ class Transitions(RuleBasedStateMachine):
         if session.is_over:
             stopped = self.live.ended_counts(name)[2]
             assert stopped is not None, "it has ended behind its deadline"
-        self._publish(self.live.close_session(name))
-        self._publish(self.live.close_session(name))
+        self._publish(self.live.close_session(name)[0])
+        self._publish(self.live.close_session(name)[0])
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
         key = self.sessions.pop(name).key
         self.too_late.pop(name, None)
