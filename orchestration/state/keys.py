@@ -59,8 +59,8 @@ KEYS: Final[dict[str, Key]] = {
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
     # A session that was closed
-    "closed": Key("closed:%s", "string", "a message that comes again must not open it again; who is to deliver its result, "
-                  "and µs until when: holder|µs; expires"),
+    "closed": Key("closed:%s", "string", "a message that comes again must not open it again; who is to deliver its "
+                  "result, and µs until when: holder|µs; expires"),
     # A session that was cancelled
     "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),
     "heeded": Key("heeded:%s", "set", "lives of runners that have seen that their session was cancelled; expires"),

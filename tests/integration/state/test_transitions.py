@@ -690,7 +690,18 @@ class Transitions(RuleBasedStateMachine):
         assert sorted(self.live.client.hkeys(self.live.space.key("limits_given"))) == sorted(
             level.encode() for level, most in self.limits.given.items() if most
         )
-        lasting = {"queues", "limits", "limits:given", "limits:set", "excess", "workers", "clock", "status"}
+        lasting = {
+            "queues",
+            "limits",
+            "limits:given",
+            "limits:set",
+            "excess",
+            "workers",
+            "clock",
+            "status",
+            "reaper",
+            "repairs",
+        }
         lasting |= {f"worker:{WORKER}:queues"}
         lasting |= {f"slots:{queue}" for queue in QUEUES} | {f"slots:{queue}:total" for queue in QUEUES}
         assert {k for k in left if not k.startswith(("last:", "closed:", "crowded:"))} <= lasting
