@@ -15,6 +15,9 @@ from tasks.celery_app import app
 if TYPE_CHECKING:
     from orchestration.engine.finish import RunResult
 
+#: Between two looks whether another process has delivered a result, or is dead.
+DELIVER_AGAIN_SECONDS = 5
+
 
 @app.task(bind=True, base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False, **RIDE_OUT)
 def complete_workflow(self: Any, flow_session_id: str, *, raise_on_failure: bool = False) -> dict[str, object]:
@@ -28,10 +31,16 @@ def deliver(task: Any, result: RunResult, *, raise_on_failure: bool) -> dict[str
     """The result as JSON.
 
     Raises: Ignore: it was recorded and delivered before: a message that comes again must not call what follows again.
+        Or another process delivers it just now: this message comes again, in case that one dies.
         WorkflowExecutionError: the workflow did not succeed, and the caller wants to know it so.
     """
-    if result.recorded_before and task.backend.get_state(task.request.id) in READY_STATES:
+    is_second = result.recorded_before or result.delivered_by_another
+    if is_second and task.backend.get_state(task.request.id) in READY_STATES:
         raise Ignore("delivered before")
+    if result.delivered_by_another:
+        # by hand: Celery's own retry would store a state in the place of the result
+        task.signature_from_request(task.request, countdown=DELIVER_AGAIN_SECONDS).apply_async(add_to_parent=False)
+        raise Ignore("another process delivers it")
     if raise_on_failure and result.status != RunStatus.SUCCEEDED:
         raise WorkflowExecutionError(
             f"workflow {result.workflow} {result.status} (flow session {result.flow_session_id}): {dict(result.counts)}"

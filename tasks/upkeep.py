@@ -43,7 +43,29 @@ WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
 #: 100,000 rows a second are 4 MB in this time.
 BOUND_SECONDS = 0.25
+REAP_SECONDS = 1.0
+#: The reaper is another one this long after it has died, or hangs.
+REAPER_LEASE_SECONDS = 5.0
+#: Calls at a time, some ms each: with more open sessions than they can look at, the next ones follow a second later.
+MOST_REAPS = 5
 PARTITION_SECONDS = 3600.0
+
+#: Why a runner was given up, and what was amiss with a session: for the log.
+_GIVEN_UP = {
+    "message": "its message has not come; another runner is published",
+    "lease": "it did not renew its lease; its branches run again",
+    "closed": "its session is no more",
+}
+_REPAIRED = {
+    "completion": "it has ended and was not completed; its completion is published again",
+    "end": "it was stopped, and nobody had ended it",
+    "admission": "it was queued although there was room for it",
+    "wake-up": "what of it waits for a time would not have been woken",
+    "time limit": "its time limit would not have been seen to",
+    "header": "no runner of its chord has come; it goes on without the chord",
+    "runner": "it had ready work and no runner on its way",
+    "permit": "it waited for a permit although one was free",
+}
 
 
 @dataclass(slots=True)
@@ -86,6 +108,7 @@ class UpkeepLoop:
             self._renewal,
             self._waking,
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
+            Duty("reap sessions", REAP_SECONDS, self.reap_sessions),
             Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
         ]
 
@@ -166,9 +189,19 @@ class UpkeepLoop:
         publications, workers, runners = self._live.expire_leases()
         for worker in workers:
             _log.warning("[WORKER] worker %s did not renew its lease and is taken for lost", worker)
-        for runner in runners:
-            _log.warning("[PARALLELIZER] runner %s did not renew its lease; its branches run again", runner)
+        for runner, cause in runners.items():
+            _log.warning("[PARALLELIZER] runner %s is given up: %s", runner, _GIVEN_UP[cause])
         self._publish(publications)
+
+    def reap_sessions(self) -> None:
+        """Open sessions that would be left alone for ever are repaired, by one upkeep process of the fleet."""
+        for _ in range(MOST_REAPS):
+            reaped = self._live.reap_sessions(self._worker, int(REAPER_LEASE_SECONDS * 1e6))
+            for cause, session, age_us in reaped.repairs:
+                _log.warning("[REAPER] %s: %s (for %.1f s)", session, _REPAIRED[cause], age_us / 1e6)
+            self._publish(reaped.publications)
+            if reaped.is_done:
+                return
 
     def bound_channel(self) -> None:
         """While too many status updates wait in Redis, runners claim nothing."""

@@ -28,6 +28,8 @@ class RunResult:
     duration_seconds: float
     #: It was there already when this process came to it.
     recorded_before: bool = field(default=False, compare=False)
+    #: Another process that has completed it at the same moment is to deliver it, unless it dies.
+    delivered_by_another: bool = field(default=False, compare=False)
 
     @classmethod
     def of_row(cls, row: sessions.SessionRow, *, recorded_before: bool = False) -> RunResult:

@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 KEPT_CONTEXTS = 8
 #: Runners in the header of a chord: each of them is a message at the fork and a part at the end, needed or not.
 MOST_IN_HEADER = 100
+#: Callbacks are sent and the result is stored in some ms; when the broker or the result back end is away, in more.
+DELIVERY_US = 30_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +276,11 @@ class EnhancedParallelProcessor:
                 row = self._row(flow_session_id)
                 if not row.status.is_final:
                     raise
-        self.links.publish_runners(self.stores.live.close_session(flow_session_id))
+        holder = self._life()
+        publications, is_holder = self.stores.live.close_session(flow_session_id, holder, DELIVERY_US)
+        self.links.publish_runners(publications)
         self._contexts.pop(flow_session_id, None)
-        return result or RunResult.of_row(row, recorded_before=True)
+        return replace(result or RunResult.of_row(row, recorded_before=True), delivered_by_another=not is_holder)
 
     def _row(self, flow_session_id: str) -> sessions.SessionRow:
         row = sessions.load_session(self.stores.database, flow_session_id)
@@ -352,8 +356,10 @@ class EnhancedParallelProcessor:
         return context
 
     def _runner(self, flow_session_id: str, runner: str, queue: str) -> Runner:
-        life = f"{lives_in(self.worker, os.getpid())}{uuid.uuid4().hex[:12]}"
-        return Runner(flow_session_id, runner, life, queue, self.worker)
+        return Runner(flow_session_id, runner, self._life(), queue, self.worker)
+
+    def _life(self) -> str:
+        return f"{lives_in(self.worker, os.getpid())}{uuid.uuid4().hex[:12]}"
 
 
 def _new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: int) -> NewSession:

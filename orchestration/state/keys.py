@@ -31,7 +31,8 @@ KEYS: Final[dict[str, Key]] = {
                    "turn: queue that one permit is kept for, cancelled: why it was stopped (shared/stop.lua), "
                    "deadline: µs at which it passes, max_wait: µs that it and its branches may wait, "
                    "began: µs since when its branches do, ousted: sessions that gave way to it, paused: why it is, "
-                   "sseq: of its statuses for PostgreSQL, "
+                   "sseq: of its statuses for PostgreSQL, ended: µs at which it did, "
+                   "again: how often its completion was taken for lost, complete_at: µs at which it will be again, "
                    "n:<status> tasks ended (items when their for_each has ended), "
                    "pub:<queue> runners on their way, each:<action> a for_each that was expanded, "
                    "blocked:<queue> µs since when it waits there for a limit"),
@@ -58,7 +59,8 @@ KEYS: Final[dict[str, Key]] = {
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
     # A session that was closed
-    "closed": Key("closed:%s", "string", "a message that comes again must not open it again; expires"),
+    "closed": Key("closed:%s", "string", "a message that comes again must not open it again; who is to deliver its "
+                  "result, and µs until when: holder|µs; expires"),
     # A session that was cancelled
     "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),
     "heeded": Key("heeded:%s", "set", "lives of runners that have seen that their session was cancelled; expires"),
@@ -90,6 +92,8 @@ KEYS: Final[dict[str, Key]] = {
     "turns": Key("turns", "zset", "sessions in which a permit is kept for the queue that has the turn → µs since when"),
     "delayed": Key("delayed", "zset", "sessions with deferred units → earliest due µs"),
     "due": Key("due", "zset", "sessions of which something is to be ended at a time, or looked at → µs"),
+    "reaper": Key("reaper", "hash", "holder: the worker that looks after open sessions, place: how far it is; expires"),
+    "repairs": Key("repairs", "hash", "cause → how many sessions, runners and workers were repaired for it"),
     "sessions_open": Key("sessions:open", "zset", "sessions with live state → µs opened"),
     "sessions_running": Key("sessions:running", "zset", "open sessions that may run → µs admitted"),
     "sessions_queued": Key("sessions:queued", "zset", "open sessions above MAX_CONCURRENT_WORKFLOWS, in their order"),

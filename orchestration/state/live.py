@@ -10,9 +10,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from orchestration.state.reading import LiveReading
-from orchestration.state.records import Cancelled, LimitChange, NewSession, Overdue, Runner, Started, Unheeded
+from orchestration.state.records import (
+    Cancelled,
+    LimitChange,
+    NewSession,
+    Overdue,
+    Reaped,
+    Runner,
+    Started,
+    Unheeded,
+)
 from orchestration.state.scripts import Argument, load_script
-from orchestration.state.wire import append_settlement, claim_of, overdue_of, publications_of
+from orchestration.state.wire import append_settlement, claim_of, overdue_of, publications_of, repairs_of
 from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
 
 #: Longer than anybody waits for it.
@@ -92,9 +101,25 @@ class LiveState(LiveReading):
         units, runners = load_script("count_unheeded")(self.scripts, self.space, session=flow_session_id)
         return Unheeded(units, runners)
 
-    def close_session(self, flow_session_id: str) -> tuple[Publication, ...]:
-        """Remove the session's live state; returns runners of other sessions to publish."""
-        return publications_of(load_script("close_session")(self.scripts, self.space, session=flow_session_id))
+    def close_session(
+        self, flow_session_id: str, holder: str = "", lease_us: int = 0
+    ) -> tuple[tuple[Publication, ...], bool]:
+        """Remove the session's live state.
+
+        Args: holder: who is to deliver the result; lease_us: how long that takes at most.
+        Returns: runners of other sessions to publish; False when another one is to deliver.
+        """
+        publish, is_holder = load_script("close_session")(
+            self.scripts, self.space, session=flow_session_id, holder=holder, lease=lease_us
+        )
+        return publications_of(publish), bool(is_holder)
+
+    def release_delivery(self, flow_session_id: str, holder: str) -> bool:
+        """Another one may deliver the result of a session that was closed; returns False when this one was not to.
+
+        Args: holder: how the name of whoever delivers begins (`lives_in`).
+        """
+        return bool(load_script("release_delivery")(self.scripts, self.space, session=flow_session_id, holder=holder))
 
     # Runners
 
@@ -242,10 +267,27 @@ class LiveState(LiveReading):
         """Forget a worker that has stopped."""
         load_script("stop_worker")(self.scripts, self.space, worker=worker)
 
-    def expire_leases(self, most: int = 100) -> tuple[tuple[Publication, ...], list[str], list[str]]:
-        """Give up what nobody renews. Returns runners to publish, workers forgotten, runners given up."""
+    def expire_leases(self, most: int = 100) -> tuple[tuple[Publication, ...], list[str], dict[str, str]]:
+        """Give up what nobody renews.
+
+        Returns: runners to publish, workers forgotten, runners given up with the cause: message, lease or closed.
+        """
         publish, workers, runners = load_script("expire_leases")(self.scripts, self.space, most=most)
-        return publications_of(publish), [name.decode() for name in workers], [name.decode() for name in runners[::2]]
+        return (
+            publications_of(publish),
+            [name.decode() for name in workers],
+            {name.decode(): cause.decode() for name, cause in zip(runners[::2], runners[1::2], strict=True)},
+        )
+
+    def reap_sessions(self, reaper: str, lease_us: int, most: int = 200) -> Reaped:
+        """Repair open sessions that would be left alone for ever: about `most` of them, the next ones at the next call.
+
+        Args: reaper: who calls; no other one is the reaper for `lease_us` from now on.
+        """
+        held, done, repairs, publish = load_script("reap_sessions")(
+            self.scripts, self.space, reaper=reaper, lease=lease_us, most=most
+        )
+        return Reaped(bool(held), bool(done), repairs_of(repairs), publications_of(publish))
 
     def wake_sessions(self, most: int = 1000) -> tuple[tuple[Publication, ...], int | None, list[Overdue]]:
         """Make due units ready; stop sessions whose deadline has passed, or that were queued for too long.

@@ -105,6 +105,10 @@ class LiveReading:
         """Whether any runner has seen that the session was cancelled."""
         return bool(self.client.exists(self.space.key("heeded", flow_session_id)))
 
+    def repairs(self) -> dict[str, int]:
+        """How often what was repaired, by cause, since this namespace is in use."""
+        return {cause.decode(): int(count) for cause, count in self.client.hgetall(self.space.key("repairs")).items()}
+
     # Results
 
     def results(self, flow_session_id: str, actions: Sequence[str]) -> list[bytes | None]:

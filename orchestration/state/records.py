@@ -172,6 +172,28 @@ class LiveSnapshot:
     waits_at: Mapping[str, int] = field(default_factory=dict)
 
 
+class Repair(NamedTuple):
+    """What the reaper found amiss with a session, and repaired."""
+
+    #: As in `lua/reap_sessions.lua`.
+    cause: str
+    flow_session_id: str
+    #: How long it was so, or might have been; 0: unknown.
+    age_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """The answer to `reap_sessions`."""
+
+    #: False: another process is the reaper.
+    is_reaper: bool
+    #: All open sessions have been looked at since the first call.
+    is_done: bool
+    repairs: tuple[Repair, ...] = ()
+    publications: tuple[Publication, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class LimitChange:
     """What `set_limit` did; 0 stands for no limit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from orchestration.state.records import ItemProgress, LiveClaim, Overdue, Stopped
+from orchestration.state.records import ItemProgress, LiveClaim, Overdue, Repair, Stopped
 from orchestration.state.rows import encode_rows
 from orchestration.state.scripts import Argument
 from orchestration.vocabulary import Claim, ItemCounts, JoinCounts, Publication, Settlement, UnitKind
@@ -114,6 +114,10 @@ def publications_of(flat: Sequence[bytes]) -> tuple[Publication, ...]:
         )
         for index in range(0, len(flat), 5)
     )
+
+
+def repairs_of(flat: Sequence[bytes]) -> tuple[Repair, ...]:
+    return tuple(Repair(flat[at].decode(), flat[at + 1].decode(), int(flat[at + 2])) for at in range(0, len(flat), 3))
 
 
 def live_claim_of(unit: str, value: str) -> LiveClaim:

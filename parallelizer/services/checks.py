@@ -80,6 +80,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if redis_url and database_url and redis_found[0].grade is Grade.OK:
         yield from check_workers(redis_url, database_url)
         yield from check_queues(redis_url, settings.namespace)
+        yield from check_repairs(redis_url, settings.namespace)
 
 
 def check_packages(first: Path | None = None) -> Iterator[Finding]:
@@ -193,6 +194,19 @@ def check_queues(redis_url: str, namespace: str) -> Iterator[Finding]:
         )  # fmt: skip
     if not unserved:
         yield Finding("queues", Grade.OK, "no work waits for a queue without a worker")
+
+
+def check_repairs(redis_url: str, namespace: str) -> Iterator[Finding]:
+    """What had to be repaired since the namespace is in use."""
+    try:
+        repairs = LiveState(redis_url, namespace).repairs()
+    except redis.RedisError as error:
+        yield Finding(
+            "repairs", Grade.UNREACHABLE, f"Redis at {place_of(redis_url)}: {error}", "see the checks of redis"
+        )
+        return
+    shown = ", ".join(f"{cause} {count:,}" for cause, count in sorted(repairs.items()))
+    yield Finding("repairs", Grade.OK, f"done by cause: {shown}" if shown else "nothing had to be repaired")
 
 
 def _celery_app(redis_url: str, database_url: str) -> Any:

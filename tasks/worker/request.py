@@ -79,6 +79,8 @@ class ProcessorRequest(Request):
         processor = get_processor()
         live = processor.stores.live
         published = live.resend_runners() if resends else ()
+        if self.name == "tasks.complete_workflow" and self.worker_pid:
+            live.release_delivery(flow_session_id_of(self.id), lives_in(lifecycle.worker_name(), self.worker_pid))
         if self.name in ("tasks.run_branches", "tasks.run_workflow"):
             if self.name == "tasks.run_branches":
                 session, runner, is_shared = self.id.rpartition(".")[0], self.id, self._is_in_chord

@@ -1,13 +1,19 @@
 -- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
+-- Of several that complete it at the same moment one is to deliver the result. Whoever finds another one at that asks again: when the
+-- lease is over, the other one has died.
 --
--- ARGV: session
+-- ARGV: session holder lease
+--   holder  who is to deliver; lease: µs that it takes at most
 -- INCLUDE: time ready permits parked slots limits emit pause admit
--- Reply: runners to publish (session, runner, queue, branch timeout, message)*
+-- Reply: runners to publish (session, runner, queue, branch timeout, message)*; 1, or 0: another one is to deliver the result
 -- Refusals: none
 -- Stream: one entry for each queued session that starts
 
 local CLOSED_SECONDS = 86400 -- longer than a broker keeps a message in work from being delivered again
 local freed, publish = {}, {}
+local closed = redis.call('GET', closed_key(session))
+local other, expires = string.match(closed or '', '^(.*)|(%d+)$')
+local is_holder = not other or other == holder or tonumber(expires) <= now
 local fields = redis.call('HGETALL', session_key(session))
 local known = {}
 for index = 1, #fields, 2 do
@@ -39,10 +45,12 @@ end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
   messages_key(session), parked_key(session), cancelled_key(session), heeded_key(session), paused_session_key(session))
 redis.call('ZREM', sessions_open_key(), session)
-if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
+if is_holder and (known.workflow or closed) then
+  redis.call('SET', closed_key(session), holder .. '|' .. int(now + tonumber(lease)), 'EX', CLOSED_SECONDS)
+end
 redis.call('ZREM', delayed_key(), session)
 redis.call('ZREM', due_key(), session)
 redis.call('ZREM', turns_key(), session)
 hand_on(freed, publish)
 admit(publish)
-return publish
+return { publish, is_holder and 1 or 0 }

@@ -3,20 +3,30 @@
 -- ARGV: most
 --   most   runners given up in one call
 -- INCLUDE: time ready permits parked slots crash fleet cancel
--- Reply: runners to publish (session, runner, queue, branch timeout, message)*, workers forgotten*, runners given up (runner, units that went back)*
+-- Reply: runners to publish (session, runner, queue, branch timeout, message)*, workers forgotten*, runners given up (runner, cause)*
+--   cause  message: it was published and has not begun · lease: it was at work · closed: its session is no more. These and `worker` are
+--          counted as repairs
 -- Refusals: none
 -- Stream: nothing
 
 local publish, workers, runners, handed = {}, {}, {}, {}
+local function count(cause, number) redis.call('HINCRBY', repairs_key(), cause, number) end
+
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', workers_key(), '-inf', int(now), 'LIMIT', 0, 100)) do
   workers[#workers + 1] = name
   forget_worker(name)
   redis.call('DEL', worker_runners_key(name))
 end
-if #workers > 0 then resend(publish) end -- theirs were perhaps never published
+if #workers > 0 then
+  count('worker', #workers)
+  resend(publish) -- theirs were perhaps never published
+end
 for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
   for _, runner in ipairs(redis.call('ZRANGEBYSCORE', inflight_key(queue), '-inf', int(now), 'LIMIT', 0, tonumber(most))) do
     local id = string.match(runner, '^(.*)%.%d+$')
+    local record = redis.call('HGET', runners_key(id), runner)
+    local cause = not record and 'closed' or string.sub(record, 1, 1) == '|' and 'message' or 'lease'
+    if record then count(cause, 1) end
     touched = {}
     local units = expire(id, runner, queue, '')
     if #units > 0 then end_cancelled(id, publish) end
@@ -25,7 +35,7 @@ for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
       handed[#handed + 1] = name
     end
     runners[#runners + 1] = runner
-    runners[#runners + 1] = #units
+    runners[#runners + 1] = cause
   end
 end
 hand_on(handed, publish)

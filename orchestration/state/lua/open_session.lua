@@ -29,8 +29,6 @@
 -- Refusals: none
 -- Stream: one entry with the rows of the settlements
 
-local PRIORITY_WAIT = 10000000 -- µs by which a priority shortens the wait of a queued session
-
 -- take: a unit that is ready is not any more: it has been run.
 local function take(unit, value)
   if string.sub(unit, 1, 2) ~= 'c:' then
@@ -108,7 +106,7 @@ if queued then
     if #ousted > 0 then redis.call('HSET', fields, 'ousted', table.concat(ousted, ' ')) end
   end
   if max_wait ~= '0' then redis.call('ZADD', due_key(), 'LT', int(now + tonumber(max_wait)), session) end
-  redis.call('ZADD', queued_at(queued), int(now - PRIORITY_WAIT * tonumber(priority)), session)
+  redis.call('ZADD', queued_at(queued), queue_place(now, tonumber(priority)), session)
   return answer('queued')
 end
 local blobs = {}
@@ -121,7 +119,7 @@ end
 emit(session, day, worker, blobs)
 if cancelled then redis.call('HSET', fields, 'cancelled', 1) else begin_session(session, levels) end
 if branches_settled > 0 and redis.call('HINCRBY', fields, 'open', -branches_settled) == 0 or cancelled then
-  redis.call('HSET', fields, 'status', 'ended', 'ender', session .. '.0')
+  redis.call('HSET', fields, 'status', 'ended', 'ender', session .. '.0', 'ended', int(now))
   return answer('ended')
 end
 if paused then

@@ -72,7 +72,7 @@ if elapsed ~= '0' then vtime = charge(session, queue, tonumber(elapsed)) end
 local verdict = 'go'
 if ended then
   verdict = 'ended'
-  redis.call('HSET', session_key(session), 'status', 'ended', 'ender', runner)
+  redis.call('HSET', session_key(session), 'status', 'ended', 'ender', runner, 'ended', int(now))
   if is_over then redis.call('HSETNX', session_key(session), 'cancelled', 'deadline') end
 elseif is_chord and fields[6] == 'ended' then
   verdict = 'gone'

@@ -32,7 +32,8 @@ def test_a_runner_whose_lease_is_over_loses_its_claims_to_another(live: LiveStat
     live.beat_worker("w#1", ["q"], 1, LONG_US, 0)
     answer = claimed(live, runner_of("w#1"), OVER_US)
     publications, workers, runners = live.expire_leases()
-    assert (workers, runners) == ([], ["s.0"])
+    assert (workers, runners) == ([], {"s.0": "lease"})
+    assert live.repairs() == {"lease": 1}
     (taker,) = publications
     late = live.settle_branch(runner_of("w#1"), [Settlement(answer.claims[0], "done")], call=2)
     assert late.verdict is Verdict.LOST, "what the lost runner reports later is refused"
@@ -50,7 +51,7 @@ def test_a_worker_renews_the_runners_in_it_and_no_others(live: LiveState) -> Non
     live.beat_worker("w#2", ["q"], 2, LONG_US, 0)
     assert live.client.zscore(live.space.key("inflight", "q"), "s.0") <= live.now_us()
     live.beat_worker("w#1", ["q"], 2, LONG_US, 0)
-    assert live.expire_leases()[2] == []
+    assert live.expire_leases()[2] == {}
 
 
 def test_a_lost_worker_takes_its_slots_along(live: LiveState) -> None:
@@ -104,7 +105,8 @@ def test_a_published_runner_that_never_starts_gives_its_slot_and_permit_back(liv
     assert permits(live) == 2
     live.client.zadd(live.space.key("inflight", "q"), {publication.runner: 1})
     (again,), _, runners = live.expire_leases()
-    assert runners == [publication.runner]
+    assert runners == {publication.runner: "message"}
+    assert live.repairs() == {"message": 1}
     assert again.runner != publication.runner, "its work is offered again, to a runner of another id"
     assert live.start_runner(runner_of("w#1", "3", publication.runner), LONG_US).verdict is Verdict.REDUNDANT
     assert permits(live) == 2
@@ -124,4 +126,4 @@ def test_what_a_lost_worker_was_told_to_publish_is_published_once_more(live: Liv
     live.beat_worker("w#1", ["q"], 2, OVER_US, 0)
     live.beat_worker("w#2", ["q"], 2, LONG_US, 0)
     _, told = live.open_session(runner_of("w#1"), NEW, LONG_US)
-    assert live.expire_leases() == (told, ["w#1"], [])
+    assert live.expire_leases() == (told, ["w#1"], {})

@@ -116,7 +116,7 @@ def test_of_a_queued_session_the_runners_wait_for_its_admission(live: LiveState)
     come(live, runner)
     ended = live.settle_branch(runner, [Settlement(claim_of(live, runner), "done")], call=2)
     assert (ended.verdict, ended.signature, ended.publications) == (Verdict.ENDED, "", ())
-    assert live.close_session("s") == (published("late", 1),)
+    assert live.close_session("s")[0] == (published("late", 1),)
 
 
 def test_when_the_session_has_ended_every_runner_is_told_so(live: LiveState) -> None:
@@ -144,7 +144,7 @@ def test_a_runner_whose_lease_is_over_is_parked_and_its_work_goes_to_another_lif
     assert live.start_runner(lost, 0, "message of s.1").verdict is Verdict.GO
     claim = claim_of(live, lost)
     publications, _, runners = live.expire_leases()
-    assert (publications, runners) == ((published("s", 1),), ["s.1"])
+    assert (publications, runners) == ((published("s", 1),), {"s.1": "lease"})
     assert live.settle_branch(lost, [Settlement(claim, "done")], call=2).verdict is Verdict.LOST
     taker = runner_of("s", 1, life="b")
     assert come(live, taker).verdict is Verdict.GO

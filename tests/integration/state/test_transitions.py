@@ -690,7 +690,18 @@ class Transitions(RuleBasedStateMachine):
         assert sorted(self.live.client.hkeys(self.live.space.key("limits_given"))) == sorted(
             level.encode() for level, most in self.limits.given.items() if most
         )
-        lasting = {"queues", "limits", "limits:given", "limits:set", "excess", "workers", "clock", "status"}
+        lasting = {
+            "queues",
+            "limits",
+            "limits:given",
+            "limits:set",
+            "excess",
+            "workers",
+            "clock",
+            "status",
+            "reaper",
+            "repairs",
+        }
         lasting |= {f"worker:{WORKER}:queues"}
         lasting |= {f"slots:{queue}" for queue in QUEUES} | {f"slots:{queue}:total" for queue in QUEUES}
         assert {k for k in left if not k.startswith(("last:", "closed:", "crowded:"))} <= lasting
@@ -914,8 +925,8 @@ class Transitions(RuleBasedStateMachine):
         if session.is_over:
             stopped = self.live.ended_counts(name)[2]
             assert stopped is not None, "it has ended behind its deadline"
-        self._publish(self.live.close_session(name))
-        self._publish(self.live.close_session(name))
+        self._publish(self.live.close_session(name)[0])
+        self._publish(self.live.close_session(name)[0])
         self.holders = {r: h for r, h in self.holders.items() if h.runner.flow_session_id != name}
         key = self.sessions.pop(name).key
         self.too_late.pop(name, None)

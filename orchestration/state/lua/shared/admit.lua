@@ -1,6 +1,7 @@
 -- Semaphores of whole sessions: sessions:key:<key> · sessions:workflow:<workflow> · sessions, the fleet's. A session that
 -- finds one full is queued there, at the narrowest such. Needs: time, ready, permits, slots, emit, pause.
 local MOST_ADMITTED = 100
+local PRIORITY_WAIT = 10000000 -- µs by which a priority shortens the wait of a queued session
 
 local function session_levels_of(workflow, key)
   if key then return { 'sessions:key:' .. key, 'sessions:workflow:' .. workflow, 'sessions' } end
@@ -9,6 +10,9 @@ end
 
 local function running_at(level) return level == 'sessions' and sessions_running_key() or permits_key(level) end
 local function queued_at(level) return level == 'sessions' and sessions_queued_key() or blocked_key(level) end
+
+-- queue_place: the place in the queue of a session that came then.
+local function queue_place(came, priority) return int(came - PRIORITY_WAIT * priority) end
 
 -- is_full: whether no further session may run at the level.
 local function is_full(level, most) return most > 0 and redis.call('ZCARD', running_at(level)) >= most end

@@ -4,7 +4,7 @@
 -- Needs: time, parked.
 local function end_alone(id, publish)
   local f = redis.call('HMGET', session_key(id), 'status', 'header', 'signature', 'queues', 'timeout')
-  redis.call('HSET', session_key(id), 'status', 'ended')
+  redis.call('HSET', session_key(id), 'status', 'ended', 'ended', int(now))
   local runner, message, served = '', f[3], ''
   if not f[2] then redis.call('HSET', session_key(id), 'ender', '-')
   elseif has_parked(id) then

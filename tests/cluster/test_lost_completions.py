@@ -1,0 +1,127 @@
+"""A run has ended, and what tells its caller is lost, or comes twice: the caller has its result all the same, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.state.live import LiveState
+from tests.support.clients import Client, running_client
+from tests.support.fleet import Fleet
+from tests.support.journal import read_journal
+from tests.support.records import Records
+from tests.support.waiting import wait_until
+from tests.support.workflows import Definition, record
+
+ACTION_MODULES = "tests.support.journal,tests.support.completion_faults"
+DISPATCHERS = ("counted", "chord")
+#: Served by two processes of one worker.
+TWO = "two"
+
+
+@pytest.fixture(scope="module")
+def workers(module_fleet: Fleet) -> Fleet:
+    module_fleet.start(2, concurrency=2, ACTION_MODULES=ACTION_MODULES)
+    return module_fleet
+
+
+@pytest.fixture(scope="module")
+def client(workers: Fleet) -> Iterator[Client]:
+    with running_client(workers) as running:
+        yield running
+
+
+def ends_by(fault: str, dispatch: str = "counted", queue: str = "branches", **inputs: object) -> Definition:
+    """A fork, and behind its join the fault, as the last thing that the run does."""
+    noop: Definition = {"uses": "core.noop"}
+    forked = {name: {**noop, "needs": ["start"]} for name in ("a", "b", "c")}
+    last = {"uses": fault, "with": inputs, "needs": list(forked)}
+    actions = {"start": noop, **forked, "last": last}
+    return {"name": "ends", "dispatch": dispatch, "queue": queue, "actions": actions}
+
+
+def run_all(
+    client: Client, journal: Path, workflows: list[Definition], queue: str = "branches"
+) -> list[dict[str, Any]]:
+    """The results of these runs, at the same time, each followed by a run that writes to the journal."""
+    follows = {"name": "follows", "queue": queue, "actions": {"follows": record(journal)}}
+    code = """
+        after = send(follows).set(queue=queue)
+        runs = [send(workflow).apply_async(link=after, queue=queue) for workflow in workflows]
+        result = [run.get(timeout=60) for run in runs]
+    """
+    results: list[dict[str, Any]] = client.run(code, workflows=workflows, follows=follows, queue=queue)
+    assert all(result["counts"] == {"succeeded": 5} for result in results), results
+    return results
+
+
+def repairs(fleet: Fleet) -> dict[str, int]:
+    with closing(LiveState(fleet.redis_url, fleet.namespace)) as live:
+        return live.repairs()
+
+
+def check_followed(fleet: Fleet, journal: Path, runs: int) -> None:
+    """What follows has been called once for each run, and nothing else will be."""
+    wait_until(lambda: len(read_journal(journal)) >= 2 * runs, "what follows the runs has run")
+    Records(fleet).wait_idle(("branches", TWO))
+    Records(fleet).wait_nothing_live()
+    assert Counter(kind for kind, *_ in read_journal(journal)) == {"start": runs, "end": runs}
+
+
+def test_a_run_whose_completion_is_lost_is_completed_all_the_same(
+    client: Client, workers: Fleet, journal: Path
+) -> None:
+    """The message is lost, or what Celery keeps of the chord whose body it is."""
+    faults = [ends_by("test.lose_completion", dispatch) for dispatch in DISPATCHERS]
+    results = run_all(client, journal, [*faults, ends_by("test.lose_chord", "chord")])
+    assert results[-1]["output"]["last"], "keys of the chord were lost"
+    check_followed(workers, journal, 3)
+    assert repairs(workers) == {"completion": 3}
+    sessions = [result["flow_session_id"] for result in results]
+    warned = [
+        session for session in sessions if f"[REAPER] {session}: it has ended and was not completed" in log_of(workers)
+    ]
+    assert warned == sessions
+
+
+def log_of(fleet: Fleet) -> str:
+    return "".join(worker.log.read_text() for worker in fleet.workers)
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHERS)
+def test_what_follows_is_called_once_when_two_processes_complete_a_run(
+    client: Client, workers: Fleet, journal: Path, dispatch: str
+) -> None:
+    run_all(client, journal, [ends_by("test.complete_twice", dispatch) for _ in range(20)])
+    check_followed(workers, journal, 20)
+
+
+def test_a_process_that_dies_before_the_result_is_stored_is_made_up_for_at_once(
+    fleet: Fleet, journal: Path, tmp_path: Path
+) -> None:
+    fleet.start(1, concurrency=1, queues=(TWO,), ACTION_MODULES=ACTION_MODULES)
+    workflow = ends_by("test.die_delivering", queue=TWO, marker=str(tmp_path / "died"))
+    with running_client(fleet) as client:
+        code = "result = send(workflow).apply_async(queue='two').get(timeout=20)"
+        assert client.run(code, workflow=workflow)["counts"] == {"succeeded": 5}
+    assert (tmp_path / "died").exists()
+    assert repairs(fleet) == {}
+
+
+def test_a_host_that_is_lost_between_the_end_and_its_completion_is_made_up_for(fleet: Fleet, journal: Path) -> None:
+    (lost,) = fleet.start(1, concurrency=1, queues=(TWO,), ACTION_MODULES=ACTION_MODULES, LEASE_SECONDS="3")
+    with running_client(fleet) as client:
+        code = "result = send(workflow).apply_async(queue='two').id"
+        session = client.run(code, workflow=ends_by("test.lose_host", queue=TWO))
+        assert lost.process is not None
+        wait_until(lambda: lost.process.poll() is not None, "the worker is gone")  # type: ignore[union-attr]
+        fleet.start(1, concurrency=1, queues=(TWO,), ACTION_MODULES=ACTION_MODULES, LEASE_SECONDS="3")
+        result = client.run("result = AsyncResult(session).get(timeout=60)", session=session)
+    assert result["counts"] == {"succeeded": 5}
+    Records(fleet).wait_nothing_live()
+    assert repairs(fleet)["completion"] == 1
