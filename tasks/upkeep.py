@@ -22,6 +22,8 @@ import redis
 
 from config.logs import configure_logging
 from config.settings import Settings
+from orchestration.channel.fallback import Fallback
+from orchestration.channel.spool import Spool
 from orchestration.channel.updater import Updater
 from orchestration.errors import DefinitionError, ServiceUnreachable, UnknownWorkflow
 from orchestration.state.live import LiveState
@@ -44,6 +46,7 @@ EXPIRE_SECONDS = 1.0
 #: 100,000 rows a second are 4 MB in this time.
 BOUND_SECONDS = 0.25
 PARTITION_SECONDS = 3600.0
+SPOOL_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -79,6 +82,8 @@ class UpkeepLoop:
             worker,
             batch_rows=settings.status_batch_rows,
         )
+        spool = Spool(settings.spool_folder, settings.spool_max_bytes)
+        self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
         self._overdue: OverdueBranches | None = None
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
         self._waking = Duty("wake sessions", WAKE_SECONDS, self.wake_sessions)
@@ -95,8 +100,11 @@ class UpkeepLoop:
         drain.start()
         # a database that answers slowly must not delay the leases
         ended = threading.Event()
-        partitions = threading.Thread(target=self._keep_partitions, args=(ended,), name="partitions", daemon=True)
-        partitions.start()
+        for duty in (
+            Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
+            Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
+        ):
+            threading.Thread(target=self._repeat, args=(duty, ended), name=duty.name, daemon=True).start()
         try:
             while True:
                 now = time.monotonic()
@@ -163,7 +171,7 @@ class UpkeepLoop:
 
     def expire_leases(self) -> None:
         """What nobody renews is given up; its branches run again elsewhere."""
-        publications, workers, runners = self._live.expire_leases()
+        publications, workers, runners = self._live.expire_leases(int(self._settings.lease_seconds * 1e6))
         for worker in workers:
             _log.warning("[WORKER] worker %s did not renew its lease and is taken for lost", worker)
         for runner in runners:
@@ -179,8 +187,7 @@ class UpkeepLoop:
             said = "is full; runners wait until it is drained" if self._is_full else "has room again"
             _log.warning("[STATUS_CHANNEL] the stream %s (%d bytes)", said, size)
 
-    def _keep_partitions(self, ended: threading.Event) -> None:
-        duty = Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions)
+    def _repeat(self, duty: Duty, ended: threading.Event) -> None:
         self._try(duty)
         while not ended.wait(duty.every_seconds):
             self._try(duty)
@@ -190,11 +197,16 @@ class UpkeepLoop:
         retention.ensure_partitions(self._database)
         retention.drop_old_partitions(self._database, self._settings.retention_days)
 
+    def replay_spool(self) -> None:
+        """What waits on this host's disk is in PostgreSQL, and the disk is free of it."""
+        self._fallback.replay_spool()
+
     def _publish(self, publications: Sequence[Publication]) -> None:
         canvas.publish_runners(publications)
 
     def _drain_rest(self) -> None:
         """What the worker's last branches reported; the pool has stopped before us."""
+        self._try(Duty("replay the spool", SPOOL_SECONDS, self.replay_spool))
         try:
             self._updater.drain_all()
         except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
