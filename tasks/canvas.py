@@ -76,10 +76,14 @@ class ProcessorTask(Task):
         return sig if self.request.get("keeps_replacement") else super().on_replace(sig)
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
-        """Come again later; where the broker is away too, Celery would drop the message.
+        """Come again later.
 
-        Raises: Retry, as Celery's. Reject: the broker stays away: the message comes again when it is back.
+        Raises: Retry, as Celery's. Reject: the message itself comes again: Redis is away and the worker stops, so the
+            state of the task can't be stored either; or the broker is, where Celery would drop the message.
         """
+        error = kwargs.get("exc")
+        if isinstance(error, redis.exceptions.RedisError):
+            raise Reject(error, requeue=True)
         try:
             return super().retry(*args, **kwargs)
         except Reject as rejected:
@@ -105,8 +109,15 @@ def fork_here(task: ProcessorTask, processor: EnhancedParallelProcessor, fork: F
             processor.run_fork(fork)
         except Exception:  # noqa: BLE001 - a failure would be taken for the run's, which goes on without this runner
             _log.exception("[PARALLELIZER] the first runner of %s can't go on", fork.request.flow_session_id)
-            processor.give_up(fork.runner)
+            _give_up(processor, fork)
     raise Ignore("the flow session goes on; its completion has this task's id")
+
+
+def _give_up(processor: EnhancedParallelProcessor, fork: Fork) -> None:
+    try:
+        processor.give_up(fork.runner)
+    except AWAY as error:
+        _log.warning("[PARALLELIZER] what it held waits until its lease is over: %s", error)
 
 
 class ForkElsewhere:

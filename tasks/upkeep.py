@@ -26,7 +26,9 @@ from orchestration.channel.fallback import Fallback
 from orchestration.channel.spool import Spool
 from orchestration.channel.updater import Updater
 from orchestration.errors import DefinitionError, ServiceUnreachable, UnknownWorkflow
+from orchestration.state.client import is_away
 from orchestration.state.live import LiveState
+from orchestration.state.patience import Patience
 from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
@@ -47,6 +49,10 @@ EXPIRE_SECONDS = 1.0
 BOUND_SECONDS = 0.25
 PARTITION_SECONDS = 3600.0
 SPOOL_SECONDS = 5.0
+#: While a service is away, that a duty can't be done is said so often.
+TELL_SECONDS = 10.0
+#: A duty comes again soon, and the end of the worker must be heard.
+PATIENCE = Patience(is_away, repeats=3)
 
 
 @dataclass(slots=True)
@@ -57,6 +63,8 @@ class Duty:
     every_seconds: float
     do: Callable[[], None]
     due: float = 0.0
+    #: When it was last said that it can't be done.
+    told: float = float("-inf")
 
 
 class UpkeepLoop:
@@ -70,7 +78,7 @@ class UpkeepLoop:
         self._queues = queues
         self._slots = slots
         self._is_open = self._is_full = False
-        self._live = LiveState(settings.redis_url, settings.namespace)
+        self._live = LiveState(settings.redis_url, settings.namespace, PATIENCE)
         self._database = Database(
             settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
@@ -114,7 +122,7 @@ class UpkeepLoop:
                         self._try(duty)
                 if stopped(max(0.0, min(duty.due for duty in self._duties) - time.monotonic())):
                     break
-            self._live.stop_worker(self._worker)
+            self._try(Duty("tell that the worker stops", 0.0, lambda: self._live.stop_worker(self._worker)))
         finally:
             ended.set()
             self._updater.stop()
@@ -216,7 +224,9 @@ class UpkeepLoop:
         try:
             duty.do()
         except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
-            _log.warning("[WORKER] can't %s now: %s", duty.name, error)
+            if time.monotonic() - duty.told > TELL_SECONDS:
+                duty.told = time.monotonic()
+                _log.warning("[WORKER] can't %s now: %s", duty.name, error)
         except Exception:  # noqa: BLE001 - one duty that fails must not end the others
             _log.exception("[WORKER] can't %s", duty.name)
 

@@ -28,8 +28,8 @@ class LostRunners:
         """Call `tell`, which is idempotent; later again when it raises."""
         try:
             tell()
-        except Exception:  # noqa: BLE001 - what Celery does with the message must go on
-            _log.warning("[WORKER] runner %s can't be given up now", runner, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - what Celery does with the message must go on
+            _log.warning("[WORKER] runner %s can't be given up now: %s", runner, error)
             self._untold.append((runner, tell))
             self._again = time.monotonic() + AGAIN_SECONDS
 
