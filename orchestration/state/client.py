@@ -20,7 +20,7 @@ from orchestration.state.patience import Keep, Patience
 T = TypeVar("T")
 RedisError = redis.exceptions.RedisError
 
-_clients: dict[tuple[str, int, int], redis.Redis] = {}
+_clients: dict[tuple[str, int, Patience], redis.Redis] = {}
 
 #: Calls that were sent and not answered, for each thread.
 MOST_DUE = 64
@@ -91,7 +91,7 @@ class _Final(Exception):
 
 def connect(url: str, patience: Patience = PATIENCE) -> redis.Redis:
     """The client for `url` in this process; made at the first call."""
-    key = (url, os.getpid(), id(patience))
+    key = (url, os.getpid(), patience)
     client = _clients.get(key)
     if client is None:
         client = _clients[key] = redis.Redis.from_url(
@@ -185,14 +185,11 @@ class ScriptCaller:
         due, connection = self._due, self._connection()
         try:
             while due:
-                try:
-                    reply = connection.read_response()
-                except redis.exceptions.NoScriptError:
-                    reply = self._client.execute_command("EVAL", due[0].source, *due[0].arguments)
+                reply = connection.read_response()
                 due.popleft().answered(reply)
         except BaseException as error:
             self._cut(connection)
-            if isinstance(error, Exception) and is_away(error):
+            if isinstance(error, redis.exceptions.NoScriptError) or (isinstance(error, Exception) and is_away(error)):
                 self._repeat_due()
                 return
             due.clear()
@@ -260,9 +257,11 @@ class ScriptCaller:
         connection = self._connection()
         try:
             connection.send_command("EVALSHA", sha, *arguments, check_health=False)
-            return connection.read_response()
-        except redis.exceptions.NoScriptError:  # the server has restarted, say
-            return self._client.execute_command("EVAL", source, *arguments)
+            try:
+                return connection.read_response()
+            except redis.exceptions.NoScriptError:  # the server has restarted, say
+                connection.send_command("EVAL", source, *arguments, check_health=False)
+                return connection.read_response()
         except redis.exceptions.ReadOnlyError:
             self._cut(connection)  # to meet the new primary
             raise
