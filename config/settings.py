@@ -106,6 +106,12 @@ class Settings(BaseSettings):
     # Status channel
     max_send_retries: int = Field(5, ge=0, le=100, description="Attempts to send a status update before the fallback.")
     base_retry_delay_ms: int = Field(100, ge=1, le=60_000, description="First wait between them; doubles each time.")
+    spool_dir: Path | None = Field(
+        None, description="Where updates wait that neither Redis nor PostgreSQL takes; by default `spool` in DATA_DIR."
+    )
+    spool_max_bytes: int = Field(
+        268_435_456, ge=1_048_576, le=1_099_511_627_776, description="Updates that may wait there."
+    )
     status_batch_rows: int = Field(5000, ge=1, le=100_000, description="Most rows in one write to PostgreSQL.")
 
     status_stream_max_bytes: int = Field(
@@ -121,6 +127,11 @@ class Settings(BaseSettings):
     # Logs
     log_level: str = Field("info", description="debug, info, warning or error; `name=level` pairs for components.")
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: console on a terminal.")
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where the spool is."""
+        return self.spool_dir or self.data_dir / "spool"
 
     @property
     def action_options(self) -> Mapping[str, object]:

@@ -33,6 +33,10 @@ class ChannelClosed(ProcessorError):
     """The status channel was closed; nothing more can be sent through it."""
 
 
+class SpoolFull(ProcessorError):
+    """The spool has no room for another status update; it stays in memory until Redis or PostgreSQL takes it."""
+
+
 class Cancelled(ProcessorError):
     """Raised in an action whose flow session was cancelled: clean up and let it pass; soon after, the process ends."""
 

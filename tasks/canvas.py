@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import redis
 from celery import Task, chord, group, signature
 from celery.app.task import Context
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 from celery.states import SUCCESS
 from kombu.exceptions import OperationalError
 from kombu.utils import json
@@ -41,20 +41,28 @@ _log = logging.getLogger(__name__)
 
 #: Name of the runner's task; sent by name, so that who sends it need not load the engine.
 RUN_BRANCHES = "tasks.run_branches"
-#: What can be done again later is not failed because PostgreSQL is away: about ten minutes of attempts.
+#: What can be done again later is not failed because PostgreSQL is away: about ten minutes of attempts. Each waits for
+#: half of 30 s in the mean, since the whole wait is random. Redis is waited for in place, unless the worker stops.
 RIDE_OUT: Final = {
-    "autoretry_for": (ServiceUnreachable,),
+    "autoretry_for": (ServiceUnreachable, redis.exceptions.RedisError),
     "retry_backoff": 1,
     "retry_backoff_max": 30,
     "retry_jitter": True,
-    "max_retries": 25,
+    "max_retries": 45,
 }
+#: A run that was accepted is completed, however long that takes.
+COMPLETE_AT_LAST: Final = {**RIDE_OUT, "max_retries": None}
 #: What Celery raises when the broker or the result back end is away.
 AWAY: Final = (OperationalError, redis.exceptions.RedisError, OSError)
 #: Between two attempts to count a runner of a chord whose session has ended.
 COUNT_AGAIN_SECONDS: Final = 1
 #: A runner of a chord that leaves so is at its end: its session has ended.
 OVER: Final = (Verdict.ENDED, Verdict.GONE, Verdict.REDUNDANT)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the broker did not take a message, and may later."""
+    return isinstance(error, AWAY)
 
 
 class ProcessorTask(Task):
@@ -66,6 +74,20 @@ class ProcessorTask(Task):
     def on_replace(self, sig: Any) -> Any:
         """Send what replaces this task, or give it back where it is to be kept (`_replacement_of`)."""
         return sig if self.request.get("keeps_replacement") else super().on_replace(sig)
+
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        """Come again later.
+
+        Raises: Retry, as Celery's. Reject: the message itself comes again: Redis is away and the worker stops, so the
+            state of the task can't be stored either; or the broker is, where Celery would drop the message.
+        """
+        error = kwargs.get("exc")
+        if isinstance(error, redis.exceptions.RedisError):
+            raise Reject(error, requeue=True)
+        try:
+            return super().retry(*args, **kwargs)
+        except Reject as rejected:
+            raise Reject(rejected.reason, requeue=True) from None
 
 
 def _replacement_of(task: ProcessorTask, by: Any) -> str:
@@ -87,8 +109,15 @@ def fork_here(task: ProcessorTask, processor: EnhancedParallelProcessor, fork: F
             processor.run_fork(fork)
         except Exception:  # noqa: BLE001 - a failure would be taken for the run's, which goes on without this runner
             _log.exception("[PARALLELIZER] the first runner of %s can't go on", fork.request.flow_session_id)
-            processor.give_up(fork.runner)
+            _give_up(processor, fork)
     raise Ignore("the flow session goes on; its completion has this task's id")
+
+
+def _give_up(processor: EnhancedParallelProcessor, fork: Fork) -> None:
+    try:
+        processor.give_up(fork.runner)
+    except AWAY as error:
+        _log.warning("[PARALLELIZER] what it held waits until its lease is over: %s", error)
 
 
 class ForkElsewhere:

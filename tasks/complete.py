@@ -9,7 +9,7 @@ from celery.states import READY_STATES
 
 from orchestration.errors import WorkflowExecutionError
 from orchestration.vocabulary import RunStatus
-from tasks.canvas import RIDE_OUT, ProcessorTask
+from tasks.canvas import COMPLETE_AT_LAST, ProcessorTask
 from tasks.celery_app import app
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DELIVER_AGAIN_SECONDS = 5
 
 
-@app.task(bind=True, base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False, **RIDE_OUT)
+@app.task(bind=True, base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False, **COMPLETE_AT_LAST)
 def complete_workflow(self: Any, flow_session_id: str, *, raise_on_failure: bool = False) -> dict[str, object]:
     """Complete a session whose branches have all settled; called twice, it gives the same result twice."""
     from tasks.engine import get_processor  # noqa: PLC0415 - clients need nothing of the engine

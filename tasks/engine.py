@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from urllib.parse import urlsplit
 
-from orchestration.engine.context import Stores
+from orchestration.channel.fallback import Fallback
+from orchestration.channel.spool import Spool
+from orchestration.engine.context import Stores, is_database_away
 from orchestration.engine.processor import EnhancedParallelProcessor
 from orchestration.engine.versions import VersionCache
-from orchestration.state.client import connect
+from orchestration.state.client import RedisError, connect, is_away
 from orchestration.state.live import LiveState
+from orchestration.state.patience import Patience
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
@@ -25,20 +29,29 @@ _owner = 0
 _making = threading.Lock()
 
 
-class CeleryLinks:
-    """What the engine asks of the message layer, by Celery."""
+#: For what can be left out.
+_NO_PATIENCE = Patience(is_away, repeats=0)
 
-    def __init__(self, broker_url: str) -> None:
+
+class CeleryLinks:
+    """What the engine asks of the message layer, by Celery.
+
+    Args: patience: how long it waits for a broker that is away; a message that is sent twice does no harm.
+    """
+
+    def __init__(self, broker_url: str, patience: Patience) -> None:
         self._broker_url = broker_url if urlsplit(broker_url).scheme in ("redis", "rediss", "unix") else None
+        self._patience = patience
 
     def publish_runners(self, publications: Sequence[Publication]) -> None:
         """Send the messages of these runners."""
-        canvas.publish_runners(publications)
+        if publications:
+            self._patience.run(lambda: canvas.publish_runners(publications))
 
     def publish_completion(self, flow_session_id: str, signature: str) -> None:
         """Send the parked completion of a session that has ended."""
         del flow_session_id
-        canvas.publish_completion(signature)
+        self._patience.run(lambda: canvas.publish_completion(signature))
 
     def stopping(self) -> bool:
         """Whether this worker is to take no more work."""
@@ -46,7 +59,21 @@ class CeleryLinks:
 
     def crowded(self, queue: str) -> bool:
         """Whether a message waits in the broker for a process of this queue; on RabbitMQ nobody knows cheaply."""
-        return self._broker_url is not None and bool(connect(self._broker_url).llen(queue))
+        try:
+            return self._broker_url is not None and bool(connect(self._broker_url, _NO_PATIENCE).llen(queue))
+        except RedisError:
+            return False
+
+
+@cache
+def get_hasty_live() -> LiveState:
+    """Live state for a worker's main process, which must not wait: a call is repeated once.
+
+    Raises: WrongSetting: see `get_processor`.
+    """
+    settings = usable_settings()
+    assert settings.redis_url is not None
+    return LiveState(settings.redis_url, settings.namespace, _NO_PATIENCE)
 
 
 def get_processor() -> EnhancedParallelProcessor:
@@ -70,8 +97,20 @@ def _make() -> EnhancedParallelProcessor:
         settings.database_url, pool_size=settings.database_pool_size,
         statement_timeout_seconds=settings.statement_timeout_seconds, application_name="parallelizer-worker",
     )  # fmt: skip
-    stores = Stores(LiveState(settings.redis_url, settings.namespace), database)
+
+    def patience(is_away: Callable[[Exception], bool]) -> Patience:
+        return Patience(is_away, settings.max_send_retries, settings.base_retry_delay_ms / 1000, _goes_on)
+
+    live = LiveState(settings.redis_url, settings.namespace, patience(is_away))
+    fallback = Fallback(database, Spool(settings.spool_folder, settings.spool_max_bytes), settings.status_batch_rows)
+    stores = Stores(live, database, fallback, patience(is_database_away))
+    links = CeleryLinks(settings.broker_url or settings.redis_url, patience(canvas.is_away))
     return EnhancedParallelProcessor(
-        settings, stores, VersionCache(database, settings), CeleryLinks(settings.broker_url or settings.redis_url),
+        settings, stores, VersionCache(database, settings), links,
         PoolTimeLimit(settings.branch_grace_seconds, stuck_threads), lifecycle.worker_name(),
     )  # fmt: skip
+
+
+def _goes_on() -> bool:
+    """Whether what is finished waits on in this process for a service that is away."""
+    return not lifecycle.stopping()

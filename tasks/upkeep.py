@@ -22,9 +22,13 @@ import redis
 
 from config.logs import configure_logging
 from config.settings import Settings
+from orchestration.channel.fallback import Fallback
+from orchestration.channel.spool import Spool
 from orchestration.channel.updater import Updater
 from orchestration.errors import DefinitionError, ServiceUnreachable, UnknownWorkflow
+from orchestration.state.client import is_away
 from orchestration.state.live import LiveState
+from orchestration.state.patience import Patience
 from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
@@ -49,6 +53,11 @@ REAPER_LEASE_SECONDS = 5.0
 #: Calls at a time, some ms each: with more open sessions than they can look at, the next ones follow a second later.
 MOST_REAPS = 5
 PARTITION_SECONDS = 3600.0
+SPOOL_SECONDS = 5.0
+#: While a service is away, that a duty can't be done is said so often.
+TELL_SECONDS = 10.0
+#: A duty comes again soon, and the end of the worker must be heard.
+PATIENCE = Patience(is_away, repeats=3)
 
 #: Why a runner was given up, and what was amiss with a session: for the log.
 _GIVEN_UP = {
@@ -76,6 +85,8 @@ class Duty:
     every_seconds: float
     do: Callable[[], None]
     due: float = 0.0
+    #: When it was last said that it can't be done.
+    told: float = float("-inf")
 
 
 class UpkeepLoop:
@@ -89,7 +100,7 @@ class UpkeepLoop:
         self._queues = queues
         self._slots = slots
         self._is_open = self._is_full = False
-        self._live = LiveState(settings.redis_url, settings.namespace)
+        self._live = LiveState(settings.redis_url, settings.namespace, PATIENCE)
         self._database = Database(
             settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
@@ -101,6 +112,8 @@ class UpkeepLoop:
             worker,
             batch_rows=settings.status_batch_rows,
         )
+        spool = Spool(settings.spool_folder, settings.spool_max_bytes)
+        self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
         self._overdue: OverdueBranches | None = None
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
         self._waking = Duty("wake sessions", WAKE_SECONDS, self.wake_sessions)
@@ -118,8 +131,11 @@ class UpkeepLoop:
         drain.start()
         # a database that answers slowly must not delay the leases
         ended = threading.Event()
-        partitions = threading.Thread(target=self._keep_partitions, args=(ended,), name="partitions", daemon=True)
-        partitions.start()
+        for duty in (
+            Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
+            Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
+        ):
+            threading.Thread(target=self._repeat, args=(duty, ended), name=duty.name, daemon=True).start()
         try:
             while True:
                 now = time.monotonic()
@@ -129,7 +145,7 @@ class UpkeepLoop:
                         self._try(duty)
                 if stopped(max(0.0, min(duty.due for duty in self._duties) - time.monotonic())):
                     break
-            self._live.stop_worker(self._worker)
+            self._try(Duty("tell that the worker stops", 0.0, lambda: self._live.stop_worker(self._worker)))
         finally:
             ended.set()
             self._updater.stop()
@@ -186,7 +202,7 @@ class UpkeepLoop:
 
     def expire_leases(self) -> None:
         """What nobody renews is given up; its branches run again elsewhere."""
-        publications, workers, runners = self._live.expire_leases()
+        publications, workers, runners = self._live.expire_leases(int(self._settings.lease_seconds * 1e6))
         for worker in workers:
             _log.warning("[WORKER] worker %s did not renew its lease and is taken for lost", worker)
         for runner, cause in runners.items():
@@ -212,8 +228,7 @@ class UpkeepLoop:
             said = "is full; runners wait until it is drained" if self._is_full else "has room again"
             _log.warning("[STATUS_CHANNEL] the stream %s (%d bytes)", said, size)
 
-    def _keep_partitions(self, ended: threading.Event) -> None:
-        duty = Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions)
+    def _repeat(self, duty: Duty, ended: threading.Event) -> None:
         self._try(duty)
         while not ended.wait(duty.every_seconds):
             self._try(duty)
@@ -223,11 +238,16 @@ class UpkeepLoop:
         retention.ensure_partitions(self._database)
         retention.drop_old_partitions(self._database, self._settings.retention_days)
 
+    def replay_spool(self) -> None:
+        """What waits on this host's disk is in PostgreSQL, and the disk is free of it."""
+        self._fallback.replay_spool()
+
     def _publish(self, publications: Sequence[Publication]) -> None:
         canvas.publish_runners(publications)
 
     def _drain_rest(self) -> None:
         """What the worker's last branches reported; the pool has stopped before us."""
+        self._try(Duty("replay the spool", SPOOL_SECONDS, self.replay_spool))
         try:
             self._updater.drain_all()
         except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
@@ -237,7 +257,9 @@ class UpkeepLoop:
         try:
             duty.do()
         except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
-            _log.warning("[WORKER] can't %s now: %s", duty.name, error)
+            if time.monotonic() - duty.told > TELL_SECONDS:
+                duty.told = time.monotonic()
+                _log.warning("[WORKER] can't %s now: %s", duty.name, error)
         except Exception:  # noqa: BLE001 - one duty that fails must not end the others
             _log.exception("[WORKER] can't %s", duty.name)
 

@@ -1,61 +1,73 @@
-"""The sure way for a status update that no script sends: the stream, with retries, and else straight to PostgreSQL."""
+"""Where status updates go that Redis does not take: straight to PostgreSQL, else to the spool.
+
+A worker's process comes here when Redis has not taken a settlement in `MAX_SEND_RETRIES` repetitions. It keeps the
+settlement and goes on trying; but what it has finished is on record by then, should it die. When Redis takes it after
+all, the same rows come through the stream once more: they are guarded by their sequence, so that is the same as once.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
-
-from orchestration.channel.parse import parse_entry
-from orchestration.errors import ServiceUnreachable
-from orchestration.state.stream import StatusStream
+from orchestration.channel.parse import Fields, ParsedEntry, entry_text, parse_entry, parse_text
+from orchestration.channel.spool import Replayed, Spool
+from orchestration.errors import ServiceUnreachable, SpoolFull
 from orchestration.store.pool import Database
 from orchestration.store.updates import write_rows
 
 _log = logging.getLogger(__name__)
 
-#: No wait between two attempts is longer, whatever the number of retries.
-LONGEST_WAIT_SECONDS = 30.0
 
+class Fallback:
+    """The ways round the stream, for one process."""
 
-class SentBy(StrEnum):
-    """Which way a status update took."""
+    def __init__(self, database: Database, spool: Spool, batch_rows: int = 5000) -> None:
+        self._database = database
+        self._spool = spool
+        self._batch_rows = batch_rows
 
-    STREAM = "stream"
-    DATABASE = "database"
+    def keep(self, fields: Fields) -> None:
+        """The update is in PostgreSQL, or in the spool. With neither, that is logged: the caller still has it.
 
-
-def send_with_fallback(
-    stream: StatusStream,
-    database: Database,
-    entry: Sequence[tuple[bytes, bytes]],
-    *,
-    max_send_retries: int,
-    base_retry_delay_ms: int,
-) -> SentBy:
-    """The update is in the stream, or, if Redis can't be reached, in PostgreSQL.
-
-    It may be in both when a reply of Redis was lost; rows are guarded by their sequence, so that is the same as once.
-    Args: entry: fields as in the stream (parse.py), its time included. max_send_retries: attempts at the stream, 0 for
-        none. base_retry_delay_ms: the wait after the first; doubles each time, plus a random part up to the first wait.
-    Raises: ServiceUnreachable: neither Redis nor PostgreSQL can be reached; the caller still has the entry.
-    """
-    base_seconds = base_retry_delay_ms / 1000
-    attempts = Retrying(
-        stop=stop_after_attempt(max(1, max_send_retries)),
-        wait=wait_exponential(base_seconds, max=LONGEST_WAIT_SECONDS) + wait_random(0, base_seconds),
-        retry=retry_if_exception_type(ServiceUnreachable),
-        reraise=True,
-    )
-    if max_send_retries:
+        Args: fields: as in the stream (parse.py), its time included.
+        """
+        every = list(fields)
         try:
-            attempts(stream.append, entry)
+            self._write(parse_entry("direct", every))
         except ServiceUnreachable as error:
-            _log.warning("status update goes straight to PostgreSQL after %d attempts: %s", max_send_retries, error)
+            try:
+                self._spool.append(entry_text(every))
+            except (SpoolFull, OSError) as full:
+                _log.error("[STATUS_CHANNEL] a status update is in memory only: %s; %s", error, full)
+            else:
+                _log.warning("[STATUS_CHANNEL] a status update waits in the spool: %s", error)
         else:
-            return SentBy.STREAM
-    parsed = parse_entry("direct", entry)
-    write_rows(database, parsed.tasks, parsed.branches, parsed.sessions, parsed.dead_letters)
-    return SentBy.DATABASE
+            _log.warning("[STATUS_CHANNEL] a status update went straight to PostgreSQL")
+
+    def replay_spool(self) -> Replayed:
+        """Write what is in the spool to PostgreSQL.
+
+        Raises: ServiceUnreachable: what was not written stays. OSError: the folder can't be read.
+        """
+        replayed = self._spool.replay(self._write_all)
+        if replayed.records:
+            _log.warning("[STATUS_CHANNEL] %d status updates of the spool are in PostgreSQL now", replayed.records)
+        return replayed
+
+    def _write_all(self, contents: Sequence[bytes]) -> None:
+        for batch in self._batches(contents):
+            self._write(batch)
+
+    def _batches(self, contents: Iterable[bytes]) -> Iterable[ParsedEntry]:
+        batch = ParsedEntry()
+        for content in contents:
+            batch.add(parse_text("spool", content))
+            if batch.rows >= self._batch_rows:
+                yield batch
+                batch = ParsedEntry()
+        yield batch
+
+    def _write(self, parsed: ParsedEntry) -> None:
+        if parsed.rows or parsed.dead_letters:
+            write_rows(self._database, parsed.tasks, parsed.branches, parsed.sessions, parsed.dead_letters)

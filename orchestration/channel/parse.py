@@ -46,6 +46,13 @@ class ParsedEntry:
     def rows(self) -> int:
         return len(self.tasks) + len(self.branches) + len(self.sessions)
 
+    def add(self, other: ParsedEntry) -> None:
+        """All that is in `other` is in this one too."""
+        self.tasks += other.tasks
+        self.branches += other.branches
+        self.sessions += other.sessions
+        self.dead_letters += other.dead_letters
+
 
 @dataclass(frozen=True, slots=True)
 class _Head:
@@ -71,11 +78,39 @@ def parse_entry(entry_id: str, fields: Fields) -> ParsedEntry:
     try:
         head = _head(known)
     except (MessageProcessingError, ValueError) as error:
-        parsed.dead_letters.append(DeadLetter(entry_id, str(error), _whole(every)))
+        parsed.dead_letters.append(DeadLetter(entry_id, str(error), entry_text(every)))
         return parsed
     for blob in blobs:
         _read_rows(entry_id, head, blob, parsed)
     return parsed
+
+
+def entry_text(fields: Fields) -> bytes:
+    """All of an entry as JSON, byte for byte (what is no UTF-8 as lone surrogates); never empty."""
+    pairs = [[name.decode(errors="surrogateescape"), value.decode(errors="surrogateescape")] for name, value in fields]
+    return json.dumps(pairs).encode()
+
+
+def fields_of(text: bytes) -> list[tuple[bytes, bytes]]:
+    """The entry of which `entry_text` made the text.
+
+    Raises: ValueError: it is no such text.
+    """
+    pairs = json.loads(text)
+    try:
+        return [
+            (name.encode(errors="surrogateescape"), value.encode(errors="surrogateescape")) for name, value in pairs
+        ]
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"no pairs of texts: {error}") from None
+
+
+def parse_text(entry_id: str, text: bytes) -> ParsedEntry:
+    """Like `parse_entry`, of what `entry_text` made."""
+    try:
+        return parse_entry(entry_id, fields_of(text))
+    except ValueError as error:
+        return ParsedEntry(dead_letters=[DeadLetter(entry_id, str(error), text)])
 
 
 def _head(known: dict[bytes, bytes]) -> _Head:
@@ -196,9 +231,3 @@ def _loads(blob: bytes) -> list[Any]:
     if not isinstance(rows, list):
         raise MessageProcessingError("field b is not a JSON array")
     return rows
-
-
-def _whole(fields: Fields) -> bytes:
-    """All of an entry as JSON, byte for byte (what is no UTF-8 as lone surrogates)."""
-    pairs = [[name.decode(errors="surrogateescape"), value.decode(errors="surrogateescape")] for name, value in fields]
-    return json.dumps(pairs).encode()

@@ -54,10 +54,7 @@ class _Batch:
         parsed = parse_entry(entry.id, entry.fields) if entry.fields else ParsedEntry()
         self.ids.append(entry.id)
         self.size_bytes += size_bytes
-        self.content.tasks += parsed.tasks
-        self.content.branches += parsed.branches
-        self.content.sessions += parsed.sessions
-        self.content.dead_letters += parsed.dead_letters
+        self.content.add(parsed)
 
 
 class Updater:

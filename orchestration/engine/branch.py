@@ -25,7 +25,7 @@ from orchestration.engine.invoke import Call, Late, TimeLimit, describe_error, l
 from orchestration.engine.results import counts_of, keep_ended, keep_items
 from orchestration.engine.task import Steps, TaskEnd, TaskProcessor, end_without, run_steps, run_steps_async
 from orchestration.engine.watch import BranchWatch
-from orchestration.errors import ActionError, ExpressionError, StaleClaim
+from orchestration.errors import ActionError, ExpressionError, ServiceUnreachable, StaleClaim
 from orchestration.plan import Branch, PlannedAction
 from orchestration.state.clock import Timeline
 from orchestration.state.records import Runner
@@ -181,14 +181,12 @@ class EnhancedBranchProcessor:
         """Run the actions of a branch one after another; steps with a checkpoint are not run again."""
         context, attempt, retry = self._context, claim.attempt, claim.retry
         done, retries = ({}, {}) if self._is_fresh(branch, claim) else context.settled_steps(branch.actions)
-        sequence = sequence_of(attempt, retry)
-        joined, end, timeline = claim.joined, BranchEnd(), self._timeline(claim)
+        sequence, joined = sequence_of(attempt, retry), claim.joined
+        end, timeline = BranchEnd(), self._timeline(claim)
         watch = BranchWatch(branch, claim, timeline)
         began_us = timeline.start_us(watch.began_ns)
         deadline_ns = watch.began_ns + int(context.branch_timeout_seconds * 1e9)
-        worst = TaskStatus.SUCCEEDED
-        last = branch.actions[-1]
-        given_up = self._tasks.given_up(attempt)
+        worst, last, given_up = TaskStatus.SUCCEEDED, branch.actions[-1], self._tasks.given_up(attempt)
         checkpoints = WriteBehind(self._context, self._runner, claim, self.checkpoints)
         with flusher.watching(watch, self):
             for action in branch.actions:
@@ -199,13 +197,14 @@ class EnhancedBranchProcessor:
                         checkpoints.wait()
                     tried = retries.get(action.name, 0)
                     began_ns = watch.begin(action, attempt + tried)
-                    task = given_up
+                    task, ended_ns = given_up, began_ns
                     if task is None:
                         task = yield from self._tasks.steps(action, joined, scope, attempt, tried, NO_ITEM, deadline_ns)
+                        ended_ns = time.monotonic_ns()
                         if task.turn_after_us is not None:
                             checkpoints.wait()
                             return BranchEnd(rows=end.rows, results=end.results, turn_after_us=task.turn_after_us)
-                        context.costs.of(action.name).record(time.monotonic_ns() - began_ns)
+                        context.costs.of(action.name).record(ended_ns - began_ns)
                         deadline_ns += task.kept_ns
                     given_up = None  # it was the first step without a checkpoint that ran each time; others may run
                     row = self._tasks.row(action, task, attempt + tried, sequence, NO_ITEM, timeline)
@@ -227,6 +226,8 @@ class EnhancedBranchProcessor:
                         checkpoints.send(action, kept, row)
                     else:
                         self._report_with_end(action, kept, row, end)
+                    # what waits for Redis or PostgreSQL is not the branch's own time
+                    deadline_ns += time.monotonic_ns() - ended_ns
                 end.counts[status.value] = end.counts.get(status.value, 0) + 1
                 end.outcome = outcome_of(action, status)
                 joined = _JOIN_OF[end.outcome]
@@ -246,7 +247,7 @@ class EnhancedBranchProcessor:
     def _part_before(self, action: PlannedAction, kept: bytes, row: list[object], end: BranchEnd) -> BranchEnd:
         """What has been done of a branch up to an action that was left behind; what follows it runs elsewhere."""
         if action.durability is Durability.SYNC:
-            self._context.write_now(encode_rows([row]))
+            self._write_now(row)
         return BranchEnd(rows=[*end.rows, row], results=[*end.results, (action.name, kept)], retry_after_ms=0)
 
     def _is_fresh(self, branch: Branch, claim: Claim) -> bool:
@@ -258,10 +259,18 @@ class EnhancedBranchProcessor:
 
     def _report_with_end(self, action: PlannedAction, kept: bytes, row: list[object], end: BranchEnd) -> None:
         if action.durability is Durability.SYNC:
-            self._context.write_now(encode_rows([row]))
+            self._write_now(row)
         end.rows.append(row)
         if action.name in self._context.reads:
             end.results.append((action.name, kept))
+
+    def _write_now(self, row: list[object]) -> None:
+        """Commit the row of what is about to be settled."""
+        try:
+            self._context.write_now(encode_rows([row]))
+        except ServiceUnreachable as error:
+            # the worker stops: to settle it is better than to run it again
+            _log.warning("[BRANCH_PROCESSOR] %s is settled before it is in PostgreSQL: %s", row[1], error)
 
     # for_each
 
@@ -372,7 +381,7 @@ class EnhancedBranchProcessor:
                     break
                 result = tasks.keep_item(action, task, index, attempt)
                 if action.durability is Durability.SYNC:
-                    context.write_now(encode_rows([row]))
+                    self._write_now(row)
                 run.add(task.status.value, row, result)
                 if task.left_behind:
                     break
@@ -388,8 +397,9 @@ class EnhancedBranchProcessor:
         """Settle the finished items of a chunk; called by the flushing thread."""
         context = self._context
         done, publications = context.stores.live.flush_chunk(
-            self._runner, context.day, settlement, context.settings.max_item_results_bytes
-        )
+            self._runner, context.day, settlement, context.settings.max_item_results_bytes,
+            context.keeper(settlement.rows),
+        )  # fmt: skip
         if publications:
             self._publish(publications)
         return done

@@ -51,7 +51,7 @@ class WriteBehind:
         """
         context, rows = self._context, encode_rows([row])
         context.stores.live.send_checkpoint(
-            self._runner, self._fence, context.day, action.name, kept, rows, self._answered
+            self._runner, self._fence, context.day, action.name, kept, rows, self._answered, context.keeper([row])
         )
         self._is_waited_for = True
         if action.durability is Durability.SYNC:

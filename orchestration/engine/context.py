@@ -10,32 +10,49 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from opentelemetry import trace
 
-from orchestration.channel.parse import parse_entry
+from orchestration.channel.parse import Fields, parse_entry
 from orchestration.definition.expressions import Scope
 from orchestration.engine.cancellation import Cancellation
 from orchestration.engine.concurrency_key import concurrency_key
 from orchestration.engine.costs import Cost, CostBook
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
-from orchestration.errors import ActionError, ExpressionError, SessionClosed, WorkflowExecutionError
+from orchestration.errors import (
+    ActionError,
+    ExpressionError,
+    ServiceUnreachable,
+    SessionClosed,
+    WorkflowExecutionError,
+)
 from orchestration.plan import KEY_RATE, Branch, Plan, PlannedAction
 from orchestration.registry import find_action
 from orchestration.state.live import LiveState
+from orchestration.state.patience import Keep, Patience
 from orchestration.state.records import DEADLINE_FIELD, PAYLOAD_FIELD
+from orchestration.state.rows import encode_rows
 from orchestration.store import results as stored_results
 from orchestration.store.updates import write_rows
 from orchestration.vocabulary import Claim, Dispatch, Durability
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from orchestration.channel.fallback import Fallback
     from orchestration.engine.versions import Version
     from orchestration.store.pool import Database
 
 _log = logging.getLogger(__name__)
+
+
+def is_database_away(error: Exception) -> bool:
+    """Whether PostgreSQL may take the same call later."""
+    return isinstance(error, ServiceUnreachable)
+
+
+NO_PATIENCE: Final = Patience(is_database_away, repeats=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +61,10 @@ class Stores:
 
     live: LiveState
     database: Database
+    #: Where rows go that Redis does not take; None: they wait in memory only.
+    fallback: Fallback | None = None
+    #: How long a branch waits for PostgreSQL where it can't go on without.
+    patience: Patience = NO_PATIENCE
 
 
 @dataclass(slots=True)
@@ -252,11 +273,27 @@ class ProcessingContext:
         return items
 
     def write_now(self, rows: bytes) -> None:
-        """Commit rows of the status channel to PostgreSQL before going on; the channel brings them again, in vain."""
-        now_us = self.stores.live.now_us()
-        fields = {"s": self.flow_session_id, "d": self.day, "t": str(now_us), "w": self.worker}
-        entry = parse_entry("", [*((name.encode(), value.encode()) for name, value in fields.items()), (b"b", rows)])
-        write_rows(self.stores.database, entry.tasks, entry.branches, entry.sessions, entry.dead_letters)
+        """Commit rows of the status channel to PostgreSQL before going on; the channel brings them again, in vain.
+
+        Raises: ServiceUnreachable: PostgreSQL is away, and the worker stops.
+        """
+        entry = parse_entry("", self._entry([rows]))
+        self.stores.patience.run(
+            lambda: write_rows(self.stores.database, entry.tasks, entry.branches, entry.sessions, entry.dead_letters)
+        )
+
+    def keeper(self, *parts: list[list[object]]) -> Keep | None:
+        """What keeps rows for the record when Redis does not take what they tell."""
+        fallback = self.stores.fallback
+        if fallback is None or not any(parts):
+            return None
+        return lambda: fallback.keep(self._entry([encode_rows(part) for part in parts if part]))
+
+    def _entry(self, blobs: Sequence[bytes]) -> Fields:
+        """An entry as in the status stream."""
+        now_us = self.stores.live.clock.us(time.monotonic_ns())
+        head = {"s": self.flow_session_id, "d": self.day, "t": str(now_us), "w": self.worker}
+        return [*((name.encode(), value.encode()) for name, value in head.items()), *((b"b", blob) for blob in blobs)]
 
     def _view(self, name: str, raw: bytes) -> TaskView:
         kind, text = raw[:1], raw[1:]
@@ -271,7 +308,10 @@ class ProcessingContext:
         return ended_view(ended["status"], ended["error"])
 
     def _stored_result(self, action: str) -> bytes:
-        body = stored_results.get_result(self.stores.database, self.flow_session_id, self.day, action)
+        stores = self.stores
+        body = stores.patience.run(
+            lambda: stored_results.get_result(stores.database, self.flow_session_id, self.day, action)
+        )
         if body is None:
             raise WorkflowExecutionError(f"the result of {action} of {self.flow_session_id} is not in PostgreSQL")
         return body
@@ -283,7 +323,10 @@ class ProcessingContext:
             return own
         live = self.stores.live
         if live.items_spilled(self.flow_session_id, action):
-            return stored_results.item_results(self.stores.database, self.flow_session_id, self.day, action, size)
+            stores = self.stores
+            return stores.patience.run(
+                lambda: stored_results.item_results(stores.database, self.flow_session_id, self.day, action, size)
+            )
         values: list[object] = [None] * size
         for start, text in live.item_results(self.flow_session_id, action).items():
             chunk = orjson.loads(text)

@@ -159,7 +159,8 @@ class EnhancedParallelProcessor:
         live, session = self.stores.live, fork.request.flow_session_id
         lease_us = int(self.settings.lease_seconds * 1e6)
         new = _new_session(fork, signature, self.settings.max_concurrent_workflows, self._deadline_us(fork))
-        verdict, publications = live.open_session(fork.runner, new, lease_us)
+        keep = fork.context.keeper(*(settlement.rows for settlement in fork.settlements))
+        verdict, publications = live.open_session(fork.runner, new, lease_us, keep)
         self.links.publish_runners(publications)
         if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
             sessions.set_status(
@@ -250,7 +251,7 @@ class EnhancedParallelProcessor:
         if started.verdict is not Verdict.GO:
             return started.verdict
         try:
-            context = self._context(session, started.version_id, started.day)
+            context = self.stores.patience.run(lambda: self._context(session, started.version_id, started.day))
         except SessionClosed:
             return Verdict.GONE  # others have ended it since
         branches = self.spawn_branch_processor(context, runner)
@@ -299,7 +300,8 @@ class EnhancedParallelProcessor:
         """The end of a session that was never opened; when it can't be recorded now, Redis is to keep it."""
         live, context = self.stores.live, fork.context
         rows = [row for settlement in inline.settlements for row in settlement.rows]
-        if not live.record_rows(context.flow_session_id, context.day, self.worker, encode_rows(rows)):
+        keep = context.keeper(rows)
+        if not live.record_rows(context.flow_session_id, context.day, self.worker, encode_rows(rows), keep):
             return fork  # cancelled in the meantime: its end is that of an open session
         try:
             result = end_session(context, fork.row, inline.counts, failed=inline.failed)

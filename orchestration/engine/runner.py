@@ -139,6 +139,7 @@ class RunnerLoop:
             self._runner, settlements, call=self._calls, mode=mode, want=want,
             chunks="" if self._takes_one else context.chunks(self._runner.queue), elapsed_us=elapsed // 1000,
             item_results_cap=context.settings.max_item_results_bytes,
+            keep=context.keeper(*(settlement.rows for settlement in settlements)) if settlements else None,
         )  # fmt: skip
         if answer.publications:
             # before anything else: a runner that is registered and never published keeps a slot

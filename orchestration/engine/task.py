@@ -276,8 +276,10 @@ class TaskProcessor:
 
     def _store(self, action: PlannedAction, item: int, result: bytes, attempt: int) -> None:
         context = self._context
-        stored_results.put_result(
-            context.stores.database, context.flow_session_id, context.day, action.name, item, result, attempt
+        context.stores.patience.run(
+            lambda: stored_results.put_result(
+                context.stores.database, context.flow_session_id, context.day, action.name, item, result, attempt
+            )
         )
 
     def _call_context(self, action: PlannedAction, attempt: int, item: int) -> CallContext:

@@ -84,6 +84,9 @@ KEYS: Final[dict[str, Key]] = {
     "workers": Key("workers", "zset", "worker → lease expiry in µs"),
     "worker_runners": Key("worker:%s:runners", "set", "queue|runner running in this worker"),
     "worker_queues": Key("worker:%s:queues", "set", "queues that this worker serves"),
+    "outage": Key("outage", "hash",
+                  "looked: µs at which leases that are over were last looked for; until: µs until which none is taken "
+                  "for over, because nobody had looked for a while: Redis was away"),
     "queues": Key("queues", "set", "queues that have, or had, slots or waiting sessions"),
     "inflight": Key("inflight:%s", "zset", "runners of a queue, published or running → lease expiry in µs"),
     "waiting": Key("waiting:%s", "zset", "sessions with ready units and too few runners on the queue, by virtual time"),

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from orchestration.state.client import PATIENCE
+from orchestration.state.patience import Keep, Patience
 from orchestration.state.reading import LiveReading
 from orchestration.state.records import (
     Cancelled,
@@ -26,19 +28,23 @@ from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement,
 
 #: Longer than anybody waits for it.
 HEEDED_SECONDS: Final = 3600
+#: As `LEASE_SECONDS` is by default.
+LEASE_US: Final = 15_000_000
 
 
 class LiveState(LiveReading):
     """Live state of one namespace, for one process."""
 
-    def __init__(self, redis_url: str, namespace: str) -> None:
-        super().__init__(redis_url, namespace)
+    def __init__(self, redis_url: str, namespace: str, patience: Patience = PATIENCE) -> None:
+        super().__init__(redis_url, namespace, patience)
         self._settle = load_script("settle_branch")
         self._checkpoint = load_script("checkpoint_step")
 
     # Sessions
 
-    def open_session(self, runner: Runner, new: NewSession, lease_us: int) -> tuple[Verdict, tuple[Publication, ...]]:
+    def open_session(
+        self, runner: Runner, new: NewSession, lease_us: int, keep: Keep | None = None
+    ) -> tuple[Verdict, tuple[Publication, ...]]:
         """Open a session with the caller as its first runner, or with a chord whose runners are to come.
 
         Returns: GO; ENDED when all has been settled before; QUEUED or REJECTED when as many sessions run as may;
@@ -51,8 +57,9 @@ class LiveState(LiveReading):
             rest += (branch, queue)
         for settlement in new.settlements:
             append_settlement(rest, settlement)
-        reply = load_script("open_session")(
-            self.scripts, self.space, rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
+        script = load_script("open_session")
+        values = script.values(
+            rest, session=runner.flow_session_id, life=runner.life, queue=runner.queue,
             worker=runner.worker, lease=lease_us, workflows=new.most_sessions, workflow=new.workflow,
             version=new.version_id, day=new.day,
             limit=new.limit, timeout=new.branch_timeout_seconds,
@@ -63,6 +70,7 @@ class LiveState(LiveReading):
             deadline=new.deadline_us, max_wait=new.max_wait_us,
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
+        reply = script.run(self.scripts, self.space, values, keep)
         return Verdict(reply[0].decode()), publications_of(reply[1])
 
     def cancel_session(self, flow_session_id: str) -> Cancelled:
@@ -136,7 +144,7 @@ class LiveState(LiveReading):
         verdict, version, day, signature = (part.decode() for part in reply[:4])
         return Started(Verdict(verdict), version, day, signature, publications_of(reply[4]))
 
-    def settle_branch(
+    def settle_branch(  # noqa: PLR0913 - keyword only, as the script has them
         self,
         runner: Runner,
         settlements: Sequence[Settlement],
@@ -147,12 +155,13 @@ class LiveState(LiveReading):
         chunks: str = "",
         elapsed_us: int = 0,
         item_results_cap: int = 0,
+        keep: Keep | None = None,
     ) -> Next:
         """Record how claims ended and learn what to do next, in one round trip.
 
         Args: call: rises by one with each call of this runner; a repeat gets the same answer.
             want: permits to hold afterwards. chunks: most items in one claim, as `,<action>=<n>,…,`; 1 for others.
-            elapsed_us: slot time used since the last call.
+            elapsed_us: slot time used since the last call. keep: see `ScriptCaller`.
         Returns: what to do; `refused` names the units that belong to somebody else by now (nothing was written for
         them).
         """
@@ -163,7 +172,7 @@ class LiveState(LiveReading):
         for settlement in settlements:
             append_settlement(values, settlement)
         before_ns = time.monotonic_ns()
-        verdict, claims, publish, refused, signature = self._settle.run(self.scripts, self.space, values)
+        verdict, claims, publish, refused, signature = self._settle.run(self.scripts, self.space, values, keep)
         claimed = tuple(
             claim_of(claims[index].decode(), claims[index + 1].decode(), claims[index + 2].decode())
             for index in range(0, len(claims), 3)
@@ -179,7 +188,7 @@ class LiveState(LiveReading):
         )  # fmt: skip
 
     def flush_chunk(
-        self, runner: Runner, day: str, settlement: Settlement, item_results_cap: int
+        self, runner: Runner, day: str, settlement: Settlement, item_results_cap: int, keep: Keep | None = None
     ) -> tuple[bool, tuple[Publication, ...]]:
         """Settle the finished items of a chunk whose current item is slow; all behind that one are ready again.
 
@@ -188,12 +197,12 @@ class LiveState(LiveReading):
         """
         values: list[Argument] = [runner.flow_session_id, runner.queue, day, runner.worker, item_results_cap]
         append_settlement(values, settlement)
-        done, publish = load_script("flush_chunk").run(self.scripts, self.space, values)
+        done, publish = load_script("flush_chunk").run(self.scripts, self.space, values, keep)
         return bool(done), publications_of(publish)
 
     def send_checkpoint(
         self, runner: Runner, claim: Claim | None, day: str, action: str, result: bytes, rows: bytes,
-        answered: Callable[[Any], None],
+        answered: Callable[[Any], None], keep: Keep | None = None,
     ) -> None:  # fmt: skip
         """Send the result of a settled step in the middle of a branch, without waiting for the answer.
 
@@ -206,7 +215,7 @@ class LiveState(LiveReading):
             runner.flow_session_id, claim.unit if claim else "", claim.value if claim else "", day, runner.worker,
             action, result, rows,
         ]  # fmt: skip
-        self._checkpoint.send(self.scripts, self.space, values, answered)
+        self._checkpoint.send(self.scripts, self.space, values, answered, keep)
 
     def await_checkpoints(self) -> None:
         """Every checkpoint that this thread has sent is answered."""
@@ -267,12 +276,15 @@ class LiveState(LiveReading):
         """Forget a worker that has stopped."""
         load_script("stop_worker")(self.scripts, self.space, worker=worker)
 
-    def expire_leases(self, most: int = 100) -> tuple[tuple[Publication, ...], list[str], dict[str, str]]:
-        """Give up what nobody renews.
+    def expire_leases(
+        self, lease_us: int = LEASE_US, most: int = 100
+    ) -> tuple[tuple[Publication, ...], list[str], dict[str, str]]:
+        """Give up what nobody renews, unless Redis was away just now.
 
+        Args: lease_us: how long leases last. most: runners to give up.
         Returns: runners to publish, workers forgotten, runners given up with the cause: message, lease or closed.
         """
-        publish, workers, runners = load_script("expire_leases")(self.scripts, self.space, most=most)
+        publish, workers, runners = load_script("expire_leases")(self.scripts, self.space, lease=lease_us, most=most)
         return (
             publications_of(publish),
             [name.decode() for name in workers],
@@ -327,9 +339,10 @@ class LiveState(LiveReading):
 
     # Rows and results beside the scripts of a session
 
-    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes) -> bool:
+    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes, keep: Keep | None = None) -> bool:
         """Send rows that no other script sends; returns False when the session was cancelled meanwhile."""
-        return bool(load_script("record_rows").run(self.scripts, self.space, [flow_session_id, day, worker, rows]))
+        values: list[Argument] = [flow_session_id, day, worker, rows]
+        return bool(load_script("record_rows").run(self.scripts, self.space, values, keep))
 
     def forget_checkpoints(self, flow_session_id: str) -> None:
         """Remove what was kept of a session that was never opened."""

@@ -9,9 +9,10 @@ from itertools import chain
 from typing import Any
 
 from orchestration.errors import SessionClosed, WorkflowExecutionError
-from orchestration.state.client import ScriptCaller, connect
+from orchestration.state.client import PATIENCE, ScriptCaller, connect
 from orchestration.state.clock import RedisClock
 from orchestration.state.keys import KeySpace
+from orchestration.state.patience import Patience
 from orchestration.state.records import LiveSnapshot, Stopped, Unsettled
 from orchestration.state.wire import counts_of, item_of, items_of, live_claim_of, paused_reasons, stopped_of
 
@@ -21,10 +22,14 @@ _WHOLE = (b"b:", b"f:")
 
 
 class LiveReading:
-    """Live state of one namespace, for one process, to be read."""
+    """Live state of one namespace, for one process, to be read.
 
-    def __init__(self, redis_url: str, namespace: str) -> None:
+    Args: patience: how long calls are repeated while Redis is away.
+    """
+
+    def __init__(self, redis_url: str, namespace: str, patience: Patience = PATIENCE) -> None:
         self._url = redis_url
+        self._patience = patience
         self.space = KeySpace(namespace)
         #: Redis's clock as this process knows it.
         self.clock = RedisClock()
@@ -53,8 +58,8 @@ class LiveReading:
         return self._scripts
 
     def _connect(self) -> None:
-        client = connect(self._url)
-        self._client, self._scripts = client, ScriptCaller(client)
+        client = connect(self._url, self._patience)
+        self._client, self._scripts = client, ScriptCaller(client, self._patience)
         self._pid = os.getpid()  # last: another thread may look meanwhile
 
     def now_us(self) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestration.state.client import ScriptCaller
 from orchestration.state.keys import KeySpace, lua_key_functions
+from orchestration.state.patience import Keep
 
 _HEADER = re.compile(r"^-- (ARGV|INCLUDE): ?(.*)$", re.MULTILINE)
 _USED = re.compile(r"\bARGV\b")
@@ -53,8 +54,15 @@ class Script:
     ) -> Any:
         """Run the script.
 
-        Args: named: one value for each name in its header; rest: what follows them.
+        Args: see `values`.
         Returns: its reply, bytes and integers in nested lists.
+        """
+        return self.run(caller, space, self.values(rest, **named))
+
+    def values(self, rest: list[Argument] | None = None, **named: Argument) -> list[Argument]:
+        """What the script is called with, in the order of its header.
+
+        Args: named: one value for each name in its header; rest: what follows them.
         Raises: TypeError: names differ from the header's.
         """
         if named.keys() != self._expected or (rest is not None and self._rest is None):
@@ -62,17 +70,18 @@ class Script:
         values: list[Argument] = [named[word] for word in self._names]
         if rest:
             values.extend(rest)
-        return self.run(caller, space, values)
+        return values
 
-    def run(self, caller: ScriptCaller, space: KeySpace, values: list[Argument]) -> Any:
+    def run(self, caller: ScriptCaller, space: KeySpace, values: list[Argument], keep: Keep | None = None) -> Any:
         """Run the script with values in the order of its header: for the hot path."""
-        return caller.call(self.sha, self.source, [1, space.prefix, *values])
+        return caller.call(self.sha, self.source, [1, space.prefix, *values], keep)
 
     def send(
-        self, caller: ScriptCaller, space: KeySpace, values: list[Argument], answered: Callable[[Any], None]
-    ) -> None:
+        self, caller: ScriptCaller, space: KeySpace, values: list[Argument], answered: Callable[[Any], None],
+        keep: Keep | None = None,
+    ) -> None:  # fmt: skip
         """Send a call of the script and go on; `answered` gets the reply, see `ScriptCaller.send`."""
-        caller.send(self.sha, self.source, [1, space.prefix, *values], answered)
+        caller.send(self.sha, self.source, [1, space.prefix, *values], answered, keep)
 
 
 @cache

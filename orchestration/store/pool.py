@@ -44,6 +44,8 @@ KEEPALIVE = {
 TEMPORARY_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 #: Lock not available; read-only transaction (a standby, or a fail-over under way).
 TEMPORARY_CODES = frozenset({"55P03", "25006"})
+#: Of a server that only reads: after a fail-over the primary is another one, or this one in a moment.
+READ_ONLY_CODE = "25006"
 #: Undefined table, column, function.
 SCHEMA_CODES = frozenset({"42P01", "42703", "42883"})
 
@@ -112,6 +114,7 @@ class Database:
         except BaseException as error:
             self._abandon(proxied, connection)
             if isinstance(error, psycopg2.Error):
+                self._leave_standby(proxied, error)
                 raise self._explained(error) from error
             raise
         finally:
@@ -157,6 +160,7 @@ class Database:
                 if isinstance(error, psycopg2.Error):
                     if lost and attempts:
                         continue
+                    self._leave_standby(proxied, error)
                     raise self._explained(error) from error
                 raise
             finally:
@@ -225,6 +229,12 @@ class Database:
                 cursor.execute("ROLLBACK")
                 return
         proxied.invalidate()
+
+    def _leave_standby(self, proxied: PoolProxiedConnection, error: psycopg2.Error) -> None:
+        """A session stays read-only for as long as it lives: the next call makes connections anew, to the primary."""
+        if error.pgcode == READ_ONLY_CODE:
+            proxied.invalidate()
+            self.close()
 
     def _explained(self, error: psycopg2.Error) -> Exception:
         code = error.pgcode or ""

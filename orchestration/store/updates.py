@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import psycopg2
 
@@ -20,6 +20,9 @@ from orchestration.store.pool import Cursor, Database
 #: forbids control characters, and `channel.parse` refuses names with them. One replacement less per value (measured:
 #: 25 % of the Python time) than quoting array literals.
 _NEXT, _NULL = "\x1f", "\x1e"
+
+#: Source of the dead letter of a row that PostgreSQL refused.
+REFUSED_ROW: Final = "row"
 
 
 class TaskUpdate(NamedTuple):
@@ -201,7 +204,7 @@ def _write_carefully(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], refused:
         _write_carefully(cursor, kind, rows[half:], refused)
         return
     reason = (str(error).strip().partition("\n")[0] or type(error).__name__).replace("\x00", "\\0")
-    refused.append(DeadLetter("row", reason, json_text.dump(list(rows[0])).encode(), rows[0].flow_session_id))
+    refused.append(DeadLetter(REFUSED_ROW, reason, json_text.dump(list(rows[0])).encode(), rows[0].flow_session_id))
     reduced = kind.reduced(rows[0], reason)
     if reduced is not None:
         _try(cursor, kind, [reduced])

@@ -20,6 +20,7 @@ from config.settings import get_settings
 from tasks.celery_app import app
 from tasks.worker.handover import keep_handed_over
 from tasks.worker.limits.green import is_green
+from tasks.worker.lost_runners import lost_runners
 from tasks.worker.stuck import stuck_threads
 from tasks.worker.upkeep_process import UpkeepProcess
 
@@ -102,7 +103,7 @@ def _shutting_down(**_: Any) -> None:
 
 
 class ChildWatch(bootsteps.StartStopStep):
-    """Finds dead pool processes within `LOOK_SECONDS`.
+    """Finds dead pool processes within `LOOK_SECONDS`, and tells of runners whose end Redis did not take.
 
     Celery looks when a child closes its end of a pipe, which is a moment before it can be waited for; after a look in
     vain only the next round, up to 5 s later, sees the loss. A step of the consumer: its timer survives a reconnect.
@@ -112,19 +113,20 @@ class ChildWatch(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
-        self._timer: Any = None
+        self._timers: list[Any] = []
 
     def start(self, consumer: Any) -> None:
         """Look from now on; pools without processes have nothing to look at."""
+        self._timers = [consumer.timer.call_repeatedly(UPKEEP_LOOK_SECONDS, lost_runners.tell_again)]
         look = getattr(consumer.pool, "maintain_pool", None)
         if look is not None and consumer.hub is not None:
-            self._timer = consumer.timer.call_repeatedly(LOOK_SECONDS, look)
+            self._timers.append(consumer.timer.call_repeatedly(LOOK_SECONDS, look))
 
     def stop(self, _consumer: Any) -> None:
         """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = []
 
 
 app.steps["worker"].add(Upkeep)

@@ -1,7 +1,7 @@
 """The worker's view of one message: learns at once when the process that ran it is gone, or the runner has failed.
 
 Called in the worker's main process, whose event loop must not wait: one short call to Redis, and a message for each
-runner that takes over. If that fails, the lease expires instead.
+runner that takes over. If that fails, it is done again later (lost_runners.py).
 
 A runner of a chord must not fail to Celery, which would never run the chord's body then: when its process is ended by
 the hard time limit, its message comes again, as after a crash.
@@ -19,7 +19,9 @@ from celery.worker.state import task_ready
 
 from orchestration.errors import WorkflowExecutionError
 from orchestration.state.wire import lives_in
+from tasks import canvas
 from tasks.worker import lifecycle
+from tasks.worker.lost_runners import lost_runners
 from tasks.worker.stuck import stuck_threads
 
 _log = logging.getLogger(__name__)
@@ -38,12 +40,10 @@ class ProcessorRequest(Request):
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if not isinstance(error, Ignore):
             # not after an orderly end: a runner of a chord may be at work again by now, in this very worker
-            try:
-                # an answer to the caller, as of a bad payload, kept no runners from being published
-                resends = not isinstance(error, WorkflowExecutionError)
-                self._expire_runner(type(error).__name__, resends=resends)
-            except Exception:  # noqa: BLE001 - Celery's own handling must go on
-                _log.exception("[WORKER] the runner of %s could not be given up; its lease will expire", self.id)
+            # an answer to the caller, as of a bad payload, kept no runners from being published
+            resends = not isinstance(error, WorkflowExecutionError)
+            cause = type(error).__name__
+            lost_runners.tell(self.id, lambda: self._expire_runner(cause, resends=resends))
         if self._is_in_chord and isinstance(error, TimeLimitExceeded):
             return self._come_again()
         return super().on_failure(exc_info, send_failed_event, return_ok)
@@ -61,7 +61,7 @@ class ProcessorRequest(Request):
         Args: given_up: nobody has gone on without that thread.
         """
         if given_up:
-            self._expire_runner("a stuck thread", resends=False)
+            lost_runners.tell(self.id, lambda: self._expire_runner("a stuck thread", resends=False))
         self._come_again()
 
     @property
@@ -73,11 +73,10 @@ class ProcessorRequest(Request):
         self.reject(requeue=True)
 
     def _expire_runner(self, cause: str, *, resends: bool) -> None:
-        from tasks.engine import get_processor  # noqa: PLC0415 - made when first needed
+        from tasks.engine import get_hasty_live  # noqa: PLC0415 - made when first needed
         from tasks.workflow import flow_session_id_of  # noqa: PLC0415
 
-        processor = get_processor()
-        live = processor.stores.live
+        live = get_hasty_live()
         published = live.resend_runners() if resends else ()
         if self.name == "tasks.complete_workflow" and self.worker_pid:
             live.release_delivery(flow_session_id_of(self.id), lives_in(lifecycle.worker_name(), self.worker_pid))
@@ -96,4 +95,4 @@ class ProcessorRequest(Request):
             if takers:
                 _log.warning("[WORKER] runner %s has ended by %s; %d others take over", runner, cause, len(takers))
             published += takers
-        processor.links.publish_runners(published)
+        canvas.publish_runners(published)

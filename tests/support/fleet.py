@@ -32,6 +32,8 @@ class Fleet:
         self.database_url = database_url
         self.namespace = namespace
         self.folder = prepare_folder(folder)
+        #: A broker beside Redis; empty: Redis is the broker too.
+        self.broker_url = ""
         self.workers: list[LoggedProgram] = []
 
     @property
@@ -43,6 +45,7 @@ class Fleet:
             "DATABASE_URL": self.database_url,
             "NAMESPACE": self.namespace,
             "DATA_DIR": str(self.folder),
+            **({"BROKER_URL": self.broker_url} if self.broker_url else {}),
         }
 
     def start(

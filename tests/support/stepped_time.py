@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestration.state.client import ScriptCaller, connect
 from orchestration.state.live import LiveState
+from orchestration.state.patience import Keep
 from orchestration.state.scripts import Argument
 
 REAL = """
@@ -32,13 +33,16 @@ def _stepped(source: str) -> tuple[str, str]:
 
 
 class _SteppedScripts(ScriptCaller):
-    def call(self, sha: str, source: str, arguments: Sequence[Argument]) -> Any:
+    def call(self, sha: str, source: str, arguments: Sequence[Argument], keep: Keep | None = None) -> Any:
         sha, source = _stepped(source)
-        return super().call(sha, source, arguments)
+        return super().call(sha, source, arguments, keep)
 
-    def send(self, sha: str, source: str, arguments: Sequence[Argument], answered: Callable[[Any], None]) -> None:
+    def send(
+        self, sha: str, source: str, arguments: Sequence[Argument], answered: Callable[[Any], None],
+        keep: Keep | None = None,
+    ) -> None:  # fmt: skip
         sha, source = _stepped(source)
-        super().send(sha, source, arguments, answered)
+        super().send(sha, source, arguments, answered, keep)
 
 
 class SteppedLiveState(LiveState):

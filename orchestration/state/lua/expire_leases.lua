@@ -1,8 +1,9 @@
--- Give up what nobody renews: workers whose lease is over, and runners (published or running) whose lease is over.
+-- Give up what nobody renews: workers whose lease is over, and runners (published or running) whose lease is over. Nothing is
+-- given up before everybody has had the time to renew, when Redis was away.
 --
--- ARGV: most
---   most   runners given up in one call
--- INCLUDE: time ready permits parked slots crash fleet cancel
+-- ARGV: lease most
+--   lease  µs that a lease lasts; most: runners given up in one call
+-- INCLUDE: time ready permits parked slots crash fleet cancel outage
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*, workers forgotten*, runners given up (runner, cause)*
 --   cause  message: it was published and has not begun · lease: it was at work · closed: its session is no more. These and `worker` are
 --          counted as repairs
@@ -12,6 +13,10 @@
 local publish, workers, runners, handed = {}, {}, {}, {}
 local function count(cause, number) redis.call('HINCRBY', repairs_key(), cause, number) end
 
+lease = tonumber(lease)
+if was_away(lease) then redis.call('HSET', outage_key(), 'until', int(now + lease)) end
+redis.call('HSET', outage_key(), 'looked', int(now))
+if is_graced(lease) then return { {}, {}, {} } end
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', workers_key(), '-inf', int(now), 'LIMIT', 0, 100)) do
   workers[#workers + 1] = name
   forget_worker(name)

@@ -9,7 +9,7 @@
 -- ARGV: session runner life queue worker lease message
 --   lease    µs until the runner is taken for dead unless its worker renews
 --   message  of a runner of a chord session: what publishes it again; else empty
--- INCLUDE: time ready permits parked slots crash
+-- INCLUDE: time ready permits parked slots crash outage
 -- Reply: verdict (go · parked · ended · gone · duplicate · redundant), version, day, signature,
 --        runners to publish (session, runner, queue, branch timeout, message)*
 --   parked: there is no slot, permit or work for it now; it is published again when there is
@@ -66,7 +66,8 @@ elseif not record then
 end
 local old_life, held, coming = string.match(record, '^(.*)|(%d+)|(%d)$')
 if old_life ~= '' and old_life ~= life then
-  if tonumber(redis.call('ZSCORE', inflight_key(queue), runner) or '0') > now then return { 'duplicate', '', '', '', {} } end
+  local expiry = tonumber(redis.call('ZSCORE', inflight_key(queue), runner) or '0')
+  if expiry > now or expiry > 0 and is_graced(tonumber(lease)) then return { 'duplicate', '', '', '', {} } end
   return_claims(session, queue, old_life)
   redis.call('SREM', worker_runners_key(string.match(old_life, '^(.*)/')), queue .. '|' .. runner)
   if tonumber(held) > 0 then

@@ -1,65 +1,87 @@
-"""A status update finds its way: the stream, or PostgreSQL itself."""
+"""What Redis does not take is in PostgreSQL, or on disk until PostgreSQL takes it."""
 
 from __future__ import annotations
 
-import threading
+import logging
+from pathlib import Path
 
 import pytest
 
-from orchestration.channel.fallback import SentBy, send_with_fallback
-from orchestration.channel.updater import Updater
+from orchestration.channel.fallback import Fallback
+from orchestration.channel.spool import Spool
 from orchestration.errors import ServiceUnreachable
-from orchestration.state.stream import StatusStream
+from orchestration.store.dead_letters import list_dead_letters
 from orchestration.store.pool import Database
-from tests.integration.channel.entries import Entry, entry
+from tests.integration.channel.entries import entry
 from tests.integration.store.gate import Gate
 from tests.integration.store.rows import new_id
 
-NOWHERE = "redis://127.0.0.1:9"
+ROOM = 1 << 30
+NOWHERE = "postgresql://nobody@127.0.0.1:9/none"
 
 
-def _send(stream: StatusStream, database: Database, update: Entry, *, retries: int = 3, delay_ms: int = 1) -> SentBy:
-    return send_with_fallback(stream, database, update, max_send_retries=retries, base_retry_delay_ms=delay_ms)
+def _recorded(database: Database, run: str) -> dict[int, str]:
+    rows = database.fetch("SELECT item, status FROM tasks WHERE flow_session_id = %s", (run,))
+    return {row[0]: row[1] for row in rows}
 
 
-def _recorded(database: Database, run: str) -> int:
-    return len(database.fetch("SELECT 1 FROM tasks WHERE flow_session_id = %s", (run,)))
-
-
-def test_an_update_goes_through_the_stream(stream: StatusStream, database: Database) -> None:
+def test_an_update_goes_straight_to_postgresql(database: Database, tmp_path: Path) -> None:
     run = new_id()
-    assert _send(stream, database, entry(run, 1)) is SentBy.STREAM
-    assert (stream.length(), _recorded(database, run)) == (1, 0)
-    Updater(stream, database, "me").drain_all()
-    assert _recorded(database, run) == 1
+    Fallback(database, Spool(tmp_path, ROOM)).keep(entry(run, 1, 2))
+    assert _recorded(database, run) == {1: "succeeded", 2: "succeeded"}
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_without_redis_it_is_written_to_postgresql(database: Database) -> None:
-    run = new_id()
-    assert _send(StatusStream(NOWHERE, "none"), database, entry(run, 1)) is SentBy.DATABASE
-    assert _recorded(database, run) == 1
-
-
-def test_no_retries_means_straight_to_postgresql(stream: StatusStream, database: Database) -> None:
-    run = new_id()
-    assert _send(stream, database, entry(run, 1), retries=0) is SentBy.DATABASE
-    assert (stream.length(), _recorded(database, run)) == (0, 1)
-
-
-def test_a_redis_that_comes_back_between_attempts_gets_it(
-    redis_url: str, namespace: str, stream: StatusStream, database: Database
+def test_without_postgresql_it_waits_on_disk_and_is_replayed_once_it_is_back(
+    database: Database, database_url: str, tmp_path: Path
 ) -> None:
-    with Gate(redis_url) as gate:
+    run = new_id()
+    with Gate(database_url) as gate:
+        behind = Fallback(Database(gate.url), Spool(tmp_path, ROOM), batch_rows=3)
         gate.close()
-        opened = threading.Timer(0.05, gate.open)
-        opened.start()
-        behind = StatusStream(gate.url, namespace)
-        assert _send(behind, database, entry(new_id(), 1), retries=12, delay_ms=5) is SentBy.STREAM
-        opened.join()
-        behind.close()
-    assert stream.length() == 1
+        for item in range(10):
+            behind.keep(entry(run, item))
+        with pytest.raises(ServiceUnreachable):
+            behind.replay_spool()
+        assert len(list(tmp_path.iterdir())) == 1
+        gate.open()
+        assert behind.replay_spool().records == 10
+    assert _recorded(database, run) == dict.fromkeys(range(10), "succeeded")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_with_neither_the_caller_is_told() -> None:
-    with pytest.raises(ServiceUnreachable, match="PostgreSQL"):
-        _send(StatusStream(NOWHERE, "none"), Database("postgresql://nobody@127.0.0.1:9/none"), entry(new_id(), 1))
+def test_what_comes_twice_and_late_changes_nothing(database: Database, tmp_path: Path) -> None:
+    run = new_id()
+    away, here = Fallback(Database(NOWHERE), Spool(tmp_path, ROOM)), Fallback(database, Spool(tmp_path, ROOM))
+    for update in (entry(run, 1, status="running", sequence=100_001), entry(run, 1), entry(run, 1)):
+        away.keep(update)
+    here.keep(entry(run, 1, status="failed", sequence=200_005))
+    here.replay_spool()
+    assert _recorded(database, run) == {1: "failed"}
+
+
+def test_a_full_spool_is_told_and_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Fallback(Database(NOWHERE), Spool(tmp_path, most_bytes=10)).keep(entry(new_id(), 1))
+    assert "in memory only" in caplog.text
+    assert "SPOOL_MAX_BYTES" in caplog.text
+
+
+def test_a_folder_that_can_not_be_made_is_told_and_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    Fallback(Database(NOWHERE), Spool(tmp_path / "file" / "spool", ROOM)).keep(entry(new_id(), 1))
+    assert "in memory only" in caplog.text
+
+
+def test_what_can_not_be_read_in_the_spool_is_a_dead_letter(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = new_id()
+    spool = Spool(tmp_path, ROOM)
+    spool.append(b"no entry at all")
+    Fallback(Database(NOWHERE), spool).keep(entry(run, 1))
+    with caplog.at_level(logging.ERROR):
+        Fallback(database, spool).replay_spool()
+    assert _recorded(database, run) == {1: "succeeded"}
+    assert list_dead_letters(database, 1)[0].letter.content == b"no entry at all"

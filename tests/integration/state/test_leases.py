@@ -127,3 +127,47 @@ def test_what_a_lost_worker_was_told_to_publish_is_published_once_more(live: Liv
     live.beat_worker("w#2", ["q"], 2, LONG_US, 0)
     _, told = live.open_session(runner_of("w#1"), NEW, LONG_US)
     assert live.expire_leases() == (told, ["w#1"], {})
+
+
+LEASE_US = 15_000_000
+
+
+def look_away(live: LiveState, us: int) -> None:
+    """As after so long an outage of Redis: nobody has looked, and all leases are over."""
+    live.client.hset(live.space.key("outage"), "looked", live.now_us() - us)
+
+
+def test_after_an_outage_of_redis_nobody_is_taken_for_lost_before_all_had_the_time_to_renew(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 1, OVER_US, 0)
+    claimed(live, runner_of("w#1"), OVER_US)
+    look_away(live, 6_000_000)
+    for _ in range(3):
+        assert live.expire_leases(LEASE_US) == ((), [], {})
+    assert live.start_runner(runner_of("w#2", "2"), LEASE_US).verdict is Verdict.DUPLICATE, (
+        "the first one may be at work"
+    )
+    live.client.hset(live.space.key("outage"), "until", live.now_us() - 1)
+    assert live.expire_leases(LEASE_US)[1:] == (["w#1"], {"s.0": "lease"})
+
+
+def test_a_message_that_comes_before_the_first_look_after_an_outage_takes_nothing_over(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 1, LONG_US, 0)
+    claimed(live, runner_of("w#1"), OVER_US)
+    look_away(live, 6_000_000)
+    assert live.start_runner(runner_of("w#2", "2"), LEASE_US).verdict is Verdict.DUPLICATE
+
+
+def test_an_outage_during_the_time_after_an_outage_gives_the_whole_time_again(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 1, OVER_US, 0)
+    look_away(live, 6_000_000)
+    live.expire_leases(LEASE_US)
+    live.client.hset(live.space.key("outage"), "until", live.now_us() - 1)
+    live.client.hset(live.space.key("outage"), "looked", live.now_us() - 6_000_000)
+    for _ in range(3):
+        assert live.expire_leases(LEASE_US) == ((), [], {})
+
+
+def test_looks_that_come_a_little_late_are_no_outage(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 1, OVER_US, 0)
+    live.client.hset(live.space.key("outage"), "looked", live.now_us() - 2_500_000)
+    assert live.expire_leases(LEASE_US)[1] == ["w#1"]

@@ -14,6 +14,8 @@ class Gate:
     """Forwards TCP connections to a server while it is open; made open."""
 
     def __init__(self, url: str) -> None:
+        #: The next data with this in it reaches the server, and its client is cut off before the answer.
+        self.cut_behind: bytes | None = None
         self._parts = urlsplit(url)
         self._connections: list[socket.socket] = []
         self._listener: socket.socket | None = None
@@ -66,15 +68,20 @@ class Gate:
                 outside = socket.create_connection((self._parts.hostname or "", self._parts.port or 0))
                 self._connections += [inside, outside]
             for source, target in ((inside, outside), (outside, inside)):
-                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, target, source is inside), daemon=True).start()
 
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    _end(source)
-    _end(target)
+    def _pump(self, source: socket.socket, target: socket.socket, is_from_client: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if is_from_client and self.cut_behind is not None and self.cut_behind in data:
+                    self.cut_behind = None
+                    _end(source)
+                    target.sendall(data)
+                    target.shutdown(socket.SHUT_WR)
+                    return  # the server acts on it, and ends its side
+                target.sendall(data)
+        _end(source)
+        _end(target)
 
 
 def _end(connection: socket.socket) -> None:

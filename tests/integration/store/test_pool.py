@@ -13,6 +13,7 @@ from orchestration.errors import ServiceUnreachable, SettingsError
 from orchestration.store import pool
 from orchestration.store.pool import Database
 from tests.integration.store.gate import Gate
+from tests.support.servers import DatabaseServer
 
 
 def test_a_transaction_is_committed_at_its_end(database: Database) -> None:
@@ -90,6 +91,28 @@ def test_a_database_without_schema_says_what_to_run(empty_database_url: str) -> 
 def test_a_statement_that_runs_too_long_is_ended(database_url: str) -> None:
     with pytest.raises(ServiceUnreachable, match="statement timeout"):
         Database(database_url, statement_timeout_seconds=0.05).execute("SELECT pg_sleep(10)")
+
+
+def test_after_a_fail_over_connections_to_the_old_primary_are_not_used_again(
+    empty_database_url: str, database_server: DatabaseServer
+) -> None:
+    admin, database = Database(database_server.url_of("postgres")), Database(empty_database_url, pool_size=2)
+    database.execute("CREATE TABLE seen (n int)")
+    name = urlsplit(empty_database_url).path.removeprefix("/")
+    admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    for _ in range(2):
+        with pytest.raises(ServiceUnreachable, match="read-only"):
+            database.execute("INSERT INTO seen VALUES (1)")
+        with pytest.raises(ServiceUnreachable, match="read-only"), database.transaction() as cursor:
+            cursor.execute("INSERT INTO seen VALUES (1)")
+    admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    database.execute("INSERT INTO seen VALUES (2)")
+    with database.transaction() as cursor:
+        cursor.execute("INSERT INTO seen VALUES (3)")
+    assert database.fetch("SELECT n FROM seen ORDER BY n") == [(2,), (3,)]
+    database.close()
+    admin.close()
 
 
 def test_no_more_connections_than_allowed_are_made(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestration.errors import ServiceUnreachable
 from orchestration.store import sessions, updates
 from orchestration.store.dead_letters import DeadLetter, list_dead_letters
 from orchestration.store.pool import Database, Row
 from orchestration.store.updates import BranchUpdate, SessionUpdate, TaskUpdate
 from orchestration.vocabulary import RunStatus
+from tests.integration.store.gate import Gate
 from tests.integration.store.rows import DAY, NOON_US, new_id, new_session, task
+from tests.support.waiting import wait_until
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -198,3 +201,38 @@ def _status(database: Database, flow_session_id: str) -> RunStatus:
     found = sessions.find_session(database, flow_session_id)
     assert found is not None
     return found.status
+
+
+def test_rows_whose_commit_was_not_answered_are_written_again_without_harm(
+    database: Database, database_url: str
+) -> None:
+    run = new_id()
+    with Gate(database_url) as gate:
+        behind = Database(gate.url)
+        rows = [task(run, item=item, started_us=NOON_US + item) for item in range(50)]
+        gate.cut_behind = b"COMMIT"
+        with pytest.raises(ServiceUnreachable):
+            updates.write_rows(behind, rows)
+        count = "SELECT count(*), count(DISTINCT item) FROM tasks WHERE flow_session_id = %s"
+        wait_until(lambda: database.fetch(count, (run,)) == [(50, 50)], "PostgreSQL has committed them all the same")
+        before = database.fetch("SELECT * FROM tasks WHERE flow_session_id = %s ORDER BY item", (run,))
+        updates.write_rows(behind, rows)
+        assert database.fetch("SELECT * FROM tasks WHERE flow_session_id = %s ORDER BY item", (run,)) == before
+        behind.close()
+
+
+def test_an_end_whose_commit_was_not_answered_is_found_when_it_is_set_again(
+    database: Database, database_url: str
+) -> None:
+    session = new_session(database)
+    with Gate(database_url) as gate:
+        behind = Database(gate.url)
+        gate.cut_behind = b"UPDATE flow_sessions"
+        key = (session.flow_session_id, session.session_day)
+        with pytest.raises(ServiceUnreachable):
+            sessions.finish_session(behind, *key, RunStatus.SUCCEEDED, b"1")
+        status = "SELECT status FROM flow_sessions WHERE flow_session_id = %s"
+        wait_until(lambda: database.fetch(status, key[:1]) == [("succeeded",)], "it was committed all the same")
+        won, row = sessions.finish_session(behind, *key, RunStatus.FAILED, b"2")
+        assert (won, row.status, row.output) == (False, RunStatus.SUCCEEDED, "1")
+        behind.close()
