@@ -3,8 +3,8 @@
 `channel` is the transport, `deliveries` what this worker holds, `recovery` what the upkeep process does.
 """
 
-from tasks.transport.channel import is_redis, use_leased_transport
+from tasks.transport.channel import LeasedTransport, is_redis, use_leased_transport
 from tasks.transport.deliveries import deliveries
 from tasks.transport.recovery import MessageLeases
 
-__all__ = ["MessageLeases", "deliveries", "is_redis", "use_leased_transport"]
+__all__ = ["LeasedTransport", "MessageLeases", "deliveries", "is_redis", "use_leased_transport"]

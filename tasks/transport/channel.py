@@ -217,7 +217,7 @@ class LeasedChannel(celerys.Channel):
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """A client for one operation: always the same one; Celery makes a new one each time, which takes longer than most."""
+        """A client for one operation: always the same, since to make one takes longer than most operations."""
         if client is None:
             if self._client_kept is None or self._client_kept.connection_pool is not self.pool:
                 self._client_kept = self._create_client()
@@ -293,6 +293,14 @@ class LeasedChannel(celerys.Channel):
         self._queue_cycle.rotate(queue)
         self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu does
         return True
+
+    def stop_taking(self) -> None:
+        """Take nothing more; what is at work can still be acknowledged."""
+        self.takes = False
+        self._active_queues.clear()
+        for line in self.lines:
+            line.cut()
+        self._lines.clear()
 
     def close(self) -> None:
         """Close; what is still answered on a line is asked for again by the next channel."""

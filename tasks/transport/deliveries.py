@@ -124,6 +124,16 @@ class Deliveries:
         for delivery in reversed(dropped):
             self.give_back(delivery)
 
+    def give_back_unread(self) -> None:
+        """Nothing is read any more: what the broker has given us, and we have not read, goes back.
+
+        Raises: redis.exceptions.RedisError: the broker is out of reach; it goes back at the end, or after the lease.
+        """
+        if self._client is not None:
+            for number, message in _held(self._client, self.consumer):
+                if self.id_of(int(number)) not in self._held.keys() | self._unsaid.keys():
+                    scripts.give_back(self._client, self.consumer, number, comes_again(message), 0)
+
     def leave(self) -> None:
         """The worker ends: whatever it still holds goes back at once.
 
@@ -168,15 +178,21 @@ def give_all_back(client: redis.Redis, consumer: str, *, only_lost: bool) -> int
     Args: only_lost: nothing, if it lives after all.
     """
     total = 0
-    while found := scripts.held(client, consumer, MOST_HELD):
-        given = 0
-        for number, text in zip(found[::2], found[1::2], strict=True):
-            message = comes_again(loads(text))
-            given += int(scripts.give_back(client, consumer, number, message, int(only_lost)))
+    while held := _held(client, consumer):
+        given = sum(
+            scripts.give_back(client, consumer, number, comes_again(message), int(only_lost))
+            for number, message in held
+        )
         total += given
         if not given:
             break
     return total
+
+
+def _held(client: redis.Redis, consumer: str) -> list[tuple[bytes, dict[str, Any]]]:
+    """Numbers and messages that a consumer holds, at most `MOST_HELD`."""
+    found = scripts.held(client, consumer, MOST_HELD)
+    return [(number, loads(text)) for number, text in zip(found[::2], found[1::2], strict=True)]
 
 
 #: This process's.

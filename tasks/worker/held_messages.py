@@ -6,13 +6,17 @@ on, and is acknowledged as if nothing had happened (tasks/transport/deliveries.p
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import redis
 from celery import bootsteps
 from celery.worker.state import active_requests
 
 from tasks.celery_app import app
-from tasks.transport import deliveries
+from tasks.transport import LeasedTransport, deliveries
+
+_log = logging.getLogger(__name__)
 
 
 class HeldMessages(bootsteps.StartStopStep):
@@ -24,9 +28,17 @@ class HeldMessages(bootsteps.StartStopStep):
         """A new connection is there, and nothing has been read from it."""
         _give_back_dropped()
 
-    def stop(self, _consumer: Any) -> None:
-        """The connection was lost, or the worker stops."""
+    def stop(self, consumer: Any) -> None:
+        """The connection was lost, or the worker stops: then it must not keep others from what it would not begin."""
         _give_back_dropped()
+        transport = getattr(consumer.connection, "transport", None)
+        if isinstance(transport, LeasedTransport):
+            for channel in transport.channels:
+                channel.stop_taking()
+            try:
+                deliveries.give_back_unread()
+            except (redis.exceptions.RedisError, OSError) as error:
+                _log.warning("[WORKER] what was not begun goes back later: %s", error)
 
 
 def _give_back_dropped() -> None:

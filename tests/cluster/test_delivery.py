@@ -181,7 +181,18 @@ def test_what_a_worker_holds_goes_back_at_once_when_it_is_stopped(
         assert first.process is not None
         first.process.wait(timeout=30)
         second.send(signal.SIGCONT)
-        wait_until(
-            lambda: any(name.startswith(b"unacked:worker-2") for name in redis_client.scan_iter("unacked:*")),
-            "worker 2",
-        )
+        wait_until(lambda: any(redis_client.scan_iter("unacked:worker-2*")), "the other worker holds it")
+
+
+def test_a_worker_that_waits_for_its_last_task_keeps_no_other_message(
+    own_fleet: Fleet, client: Client, journal: Path
+) -> None:
+    (worker,) = start(own_fleet)
+    send(client, journal, "last", 6.0)
+    wait_line(journal, "start last")
+    worker.send(signal.SIGTERM)
+    send(client, journal, "next")
+    with closing(redis.Redis.from_url(own_fleet.redis_url)) as server:
+        wait_until(lambda: server.hlen("unacked") == 1 and server.llen("branches") == 1, "it waits again", 5)
+    wait_line(journal, "end last")
+    assert "start next" not in counts(journal)

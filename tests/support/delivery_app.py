@@ -26,8 +26,11 @@ def _be_vanilla(*_: Any, **__: Any) -> None:
     kombu.transport._transport_cache.clear()
     options = app.conf.broker_transport_options
     app.conf.broker_transport_options = {
-        **options, "visibility_timeout": VISIBILITY_SECONDS, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
-    }  # fmt: skip
+        **options,
+        "visibility_timeout": VISIBILITY_SECONDS,
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    }
 
 
 if os.environ.get("DELIVERY") == "vanilla":
