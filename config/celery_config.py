@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from config.settings import Settings
@@ -11,8 +12,8 @@ DEFAULT_QUEUE = "branches"
 #: A runner leaves after this even if nobody waits, so that Celery's time limits can stand behind it.
 TOUR_SECONDS = 60.0
 
-#: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT: a peer that went silent is noticed after 5 s, not after two hours.
-_KEEPALIVE = {4: 2, 5: 1, 6: 3}
+#: A peer that went silent is noticed after 5 s, not after two hours; the last is for when data was sent meanwhile, ms.
+_KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5000}
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -24,14 +25,19 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "socket_timeout": 10,  # a frozen server or a silent cut: reconnect
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-        "socket_keepalive_options": _KEEPALIVE,
-        "health_check_interval": 10,  # a connection that died while idle: found before it is used
+        # options that a system does not have, such as TCP_USER_TIMEOUT on macOS, are left out
+        "socket_keepalive_options": {
+            getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
+        },
+        "health_check_interval": 3,  # a silent cut that a proxy hides from TCP: the wait for messages is given up
         "retry_on_timeout": True,
     }
     broker = settings.broker_url or settings.redis_url
     transport = {
         **redis_options,
-        "visibility_timeout": 7200,  # a message in work is not delivered again; a lost worker's runners have leases
+        # Workers hold messages by a lease of LEASE_SECONDS (tasks/transport). This is for other processes that read
+        # messages and acknowledge them, and nobody renews theirs: what they are at is not delivered again for so long
+        "visibility_timeout": 7200,
         "priority_steps": [0],  # one list for each queue: its depth is one LLEN
     }
     return {

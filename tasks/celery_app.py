@@ -10,6 +10,7 @@ from celery import Celery
 
 from config.celery_config import celery_config
 from config.settings import Settings, WrongSetting, get_settings
+from tasks.transport import use_leased_transport
 
 
 def usable_settings() -> Settings:
@@ -38,7 +39,8 @@ def _configuration() -> dict[str, Any]:
         raise
 
 
+use_leased_transport()
 app = Celery("tasks", include=["tasks.workflow", "tasks.runner", "tasks.complete"], set_as_current=True)
 app.add_defaults(_configuration)
 
-from tasks.worker import control, lifecycle  # noqa: E402, F401 - adds the remote control and the bootsteps
+from tasks.worker import control, held_messages, lifecycle  # noqa: E402, F401 - adds the remote control and the bootsteps

@@ -35,7 +35,8 @@ from orchestration.store import retention
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
-from tasks.celery_app import usable_settings
+from tasks.celery_app import app, usable_settings
+from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class UpkeepLoop:
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)
         self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
         self._overdue: OverdueBranches | None = None
+        self._messages: MessageLeases | None = None
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
         self._waking = Duty("wake sessions", WAKE_SECONDS, self.wake_sessions)
         self._duties = [
@@ -124,6 +126,11 @@ class UpkeepLoop:
             Duty("reap sessions", REAP_SECONDS, self.reap_sessions),
             Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
         ]
+        if is_redis(settings.broker_url or settings.redis_url):
+            self._duties += [
+                Duty("renew the lease of messages", settings.lease_seconds / 3, self.renew_messages),
+                Duty("give back messages of lost workers", EXPIRE_SECONDS, self.give_back_lost),
+            ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
@@ -218,6 +225,19 @@ class UpkeepLoop:
             self._publish(reaped.publications)
             if reaped.is_done:
                 return
+
+    def renew_messages(self) -> None:
+        """Messages that this worker holds stay with it."""
+        self._leases_of_messages().renew(self._worker)
+
+    def give_back_lost(self) -> None:
+        """Messages that lost workers hold come again."""
+        self._leases_of_messages().give_back_lost()
+
+    def _leases_of_messages(self) -> MessageLeases:
+        if self._messages is None:
+            self._messages = MessageLeases.of_broker(app, self._settings.lease_seconds)
+        return self._messages
 
     def bound_channel(self) -> None:
         """While too many status updates wait in Redis, runners claim nothing."""

@@ -7,23 +7,27 @@ byte of shared memory by which they learn that the worker stops.
 from __future__ import annotations
 
 import importlib
+import logging
 import mmap
 import os
 import secrets
 import socket
 from typing import Any
 
+import redis
 from celery import bootsteps, signals
 
 from config.logs import configure_logging
 from config.settings import get_settings
 from tasks.celery_app import app
+from tasks.transport import deliveries
 from tasks.worker.handover import keep_handed_over
 from tasks.worker.limits.green import is_green
 from tasks.worker.lost_runners import lost_runners
 from tasks.worker.stuck import stuck_threads
 from tasks.worker.upkeep_process import UpkeepProcess
 
+_log = logging.getLogger(__name__)
 UPKEEP_LOOK_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 _stop_flag = mmap.mmap(-1, 1)
@@ -60,6 +64,8 @@ class Upkeep(bootsteps.StartStopStep):
         global _name  # noqa: PLW0603 - one worker for each process
         super().__init__(worker, **kwargs)
         _name = f"{worker.hostname}#{secrets.token_hex(4)}"
+        blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
+        deliveries.serve(_name, get_settings().lease_seconds, blocks=blocks)
         if is_green():
             importlib.import_module("tasks.worker.green_pool").adapt()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
@@ -88,7 +94,11 @@ def _ready(**_: Any) -> None:
 
 @signals.worker_shutdown.connect(weak=False)
 def _shut_down(sender: Any = None, **_: Any) -> None:
-    """The pool has stopped: what its branches reported is still drained."""
+    """The pool has stopped: what it did not end comes again, and what its branches reported is still drained."""
+    try:
+        deliveries.leave()
+    except (redis.exceptions.RedisError, OSError) as error:
+        _log.warning("[WORKER] what this worker did not end comes again in %g s: %s", deliveries.lease_ms / 1000, error)
     if Upkeep.process is not None:
         Upkeep.process.stop()
         Upkeep.process = None

@@ -55,11 +55,13 @@ class Fleet:
         concurrency: int = 2,
         pool: str = "prefork",
         queues: tuple[str, ...] = (),
+        application: str = "tasks",
         **settings: str,
     ) -> list[LoggedProgram]:
         """Start workers and return when they are ready.
 
-        Args: settings: environment of these workers, for example `ACTION_MODULES="tests.support.actions"`.
+        Args: application: module of the Celery app, for example one with tasks of its own.
+            settings: environment of these workers, for example `ACTION_MODULES="tests.support.actions"`.
         """
         first = len(self.workers) + 1
         new = [
@@ -71,6 +73,7 @@ class Fleet:
                 environment={**self.environment, **settings},
                 data_dir=self.folder,
                 queues=queues,
+                application=application,
             )
             for number in range(first, first + count)
         ]
