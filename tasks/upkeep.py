@@ -32,6 +32,7 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import usable_settings
+from tasks.rehydration import Rehydration
 from tasks.worker.upkeep_process import CLOSE, OPEN
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
 #: 100,000 rows a second are 4 MB in this time.
 BOUND_SECONDS = 0.25
+#: A loss of less than this may not be noticed.
+TICK_SECONDS = 0.1
 PARTITION_SECONDS = 3600.0
 
 
@@ -69,7 +72,7 @@ class UpkeepLoop:
         self._is_open = self._is_full = False
         self._live = LiveState(settings.redis_url, settings.namespace)
         self._database = Database(
-            settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
+            settings.database_url, pool_size=3, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
@@ -79,6 +82,9 @@ class UpkeepLoop:
             worker,
             batch_rows=settings.status_batch_rows,
         )
+        self._rehydration = Rehydration(
+            self._live, self._database, self._stream, settings.lease_seconds, canvas.publish_take_up, self._publish
+        )
         self._overdue: OverdueBranches | None = None
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
         self._waking = Duty("wake sessions", WAKE_SECONDS, self.wake_sessions)
@@ -87,6 +93,7 @@ class UpkeepLoop:
             self._waking,
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
             Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
+            Duty("see whether Redis has gone back", TICK_SECONDS, self._rehydration.tick),
         ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:
@@ -97,6 +104,7 @@ class UpkeepLoop:
         ended = threading.Event()
         partitions = threading.Thread(target=self._keep_partitions, args=(ended,), name="partitions", daemon=True)
         partitions.start()
+        threading.Thread(target=self._rehydration.run, args=(ended,), name="rehydration", daemon=True).start()
         try:
             while True:
                 now = time.monotonic()

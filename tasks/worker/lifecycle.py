@@ -19,6 +19,7 @@ from config.logs import configure_logging
 from config.settings import get_settings
 from tasks.celery_app import app
 from tasks.worker.handover import keep_handed_over
+from tasks.worker.holding import HeldSessions
 from tasks.worker.limits.green import is_green
 from tasks.worker.stuck import stuck_threads
 from tasks.worker.upkeep_process import UpkeepProcess
@@ -129,3 +130,4 @@ class ChildWatch(bootsteps.StartStopStep):
 
 app.steps["worker"].add(Upkeep)
 app.steps["consumer"].add(ChildWatch)
+app.steps["consumer"].add(HeldSessions)

@@ -79,7 +79,7 @@ class ProcessorRequest(Request):
         processor = get_processor()
         live = processor.stores.live
         published = live.resend_runners() if resends else ()
-        if self.name in ("tasks.run_branches", "tasks.run_workflow"):
+        if self.name in ("tasks.run_branches", "tasks.run_workflow", "tasks.take_up_workflow"):
             if self.name == "tasks.run_branches":
                 session, runner = self.id.rpartition(".")[0], self.id
             else:

@@ -1,6 +1,9 @@
--- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
+-- Remove a session's live state after its end is committed, or because it can't be trusted; what it still occupies is handed
+-- on. Idempotent.
 --
--- ARGV: session
+-- ARGV: session epoch
+--   epoch   '': the session has ended, and is not to be opened again; else it is to be rebuilt in this epoch, and nothing is
+--           done when that has begun
 -- INCLUDE: time ready permits parked slots limits emit pause admit
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*
 -- Refusals: none
@@ -8,6 +11,7 @@
 
 local CLOSED_SECONDS = 86400 -- longer than a broker keeps a message in work from being delivered again
 local freed, publish = {}, {}
+if epoch ~= '' and redis.call('GET', epoch_key()) == epoch then return {} end
 local fields = redis.call('HGETALL', session_key(session))
 local known = {}
 for index = 1, #fields, 2 do
@@ -37,9 +41,12 @@ if known.workflow then
   if known.key then forget_key(known.key) end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
-  messages_key(session), parked_key(session), cancelled_key(session), heeded_key(session), paused_session_key(session))
+  messages_key(session), parked_key(session), heeded_key(session))
 redis.call('ZREM', sessions_open_key(), session)
-if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
+if epoch == '' then
+  redis.call('UNLINK', cancelled_key(session), paused_session_key(session))
+  if known.workflow then redis.call('SET', closed_key(session), 1, 'EX', CLOSED_SECONDS) end
+end
 redis.call('ZREM', delayed_key(), session)
 redis.call('ZREM', due_key(), session)
 redis.call('ZREM', turns_key(), session)
