@@ -16,7 +16,7 @@ completion: with the caller's task id, callbacks, chain, group and chord. So `.g
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import redis
@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 #: Name of the runner's task; sent by name, so that who sends it need not load the engine.
 RUN_BRANCHES = "tasks.run_branches"
+#: Name of the task that goes on with a session which Redis has lost.
+TAKE_UP = "tasks.take_up_workflow"
 #: What can be done again later is not failed because PostgreSQL is away: about ten minutes of attempts. Each waits for
 #: half of 30 s in the mean, since the whole wait is random. Redis is waited for in place, unless the worker stops.
 RIDE_OUT: Final = {
@@ -193,6 +195,31 @@ def _set_delivery(message: Any, publication: Publication) -> Any:
     return message.set(
         queue=publication.queue, soft_time_limit=soft, time_limit=soft + get_settings().branch_grace_seconds
     )
+
+
+# Sessions that are taken up again
+
+
+def call_of(request: Any, queue: str, *, raise_on_failure: bool) -> str:
+    """What follows the end of this run, as JSON: with its task id, all that `publish_take_up` needs.
+
+    The same parts of a request that Celery's `replace` hands on.
+    """
+    call = {
+        "namespace": get_settings().namespace, "queue": queue, "raise_on_failure": raise_on_failure,
+        "link": request.callbacks, "link_error": request.errbacks,
+        "chain": request.chain, "chord": request.chord, "group_id": request.group, "group_index": request.group_index,
+        "root_id": None if request.root_id == request.id else request.root_id,
+    }  # fmt: skip
+    return str(json.dumps({name: value for name, value in call.items() if value is not None and value is not False}))
+
+
+def publish_take_up(flow_session_id: str, celery_task_id: str, call: Mapping[str, Any]) -> None:
+    """Send the message that goes on with a session: it stands for the caller's task, as that did."""
+    options = {name: value for name, value in call.items() if name != "namespace"}
+    failing = {"raise_on_failure": bool(options.pop("raise_on_failure", False))}
+    message = app.signature(TAKE_UP, (flow_session_id,), failing, immutable=True)
+    message.apply_async(task_id=celery_task_id, add_to_parent=False, **options)
 
 
 # The chord

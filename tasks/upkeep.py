@@ -36,6 +36,7 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
+from tasks.rehydration import Rehydration
 from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
 
@@ -53,6 +54,8 @@ REAP_SECONDS = 1.0
 REAPER_LEASE_SECONDS = 5.0
 #: Calls at a time, some ms each: with more open sessions than they can look at, the next ones follow a second later.
 MOST_REAPS = 5
+#: A loss of less than this may not be noticed.
+TICK_SECONDS = 0.1
 PARTITION_SECONDS = 3600.0
 SPOOL_SECONDS = 5.0
 #: While a service is away, that a duty can't be done is said so often.
@@ -103,7 +106,7 @@ class UpkeepLoop:
         self._is_open = self._is_full = False
         self._live = LiveState(settings.redis_url, settings.namespace, PATIENCE)
         self._database = Database(
-            settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
+            settings.database_url, pool_size=3, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
@@ -115,6 +118,9 @@ class UpkeepLoop:
         )
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)
         self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
+        self._rehydration = Rehydration(
+            self._live, self._database, self._stream, settings.lease_seconds, canvas.publish_take_up, self._publish
+        )
         self._overdue: OverdueBranches | None = None
         self._messages: MessageLeases | None = None
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)
@@ -125,6 +131,7 @@ class UpkeepLoop:
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
             Duty("reap sessions", REAP_SECONDS, self.reap_sessions),
             Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
+            Duty("see whether Redis has gone back", TICK_SECONDS, self._rehydration.tick),
         ]
         if is_redis(settings.broker_url or settings.redis_url):
             self._duties += [
@@ -143,6 +150,7 @@ class UpkeepLoop:
             Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
         ):
             threading.Thread(target=self._repeat, args=(duty, ended), name=duty.name, daemon=True).start()
+        threading.Thread(target=self._rehydration.run, args=(ended,), name="rehydration", daemon=True).start()
         try:
             while True:
                 now = time.monotonic()

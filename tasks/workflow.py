@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from orchestration.errors import WorkflowExecutionError
-from tasks.canvas import RIDE_OUT, ForkElsewhere, ProcessorTask, fork_here
+from tasks.canvas import RIDE_OUT, TAKE_UP, ForkElsewhere, ProcessorTask, call_of, fork_here
 from tasks.celery_app import app
 from tasks.complete import complete_workflow, deliver
 
@@ -51,13 +52,10 @@ def run_workflow(
         workflow, payload = payload, workflow  # type: ignore[assignment]  # (result, workflow)
     processor = get_processor()
     session, queue = flow_session_id_of(self.request.id, run_id), _queue_of(self.request)
-
-    def completion() -> Any:
-        made = complete_workflow.si(session, raise_on_failure=raise_on_failure)
-        return made.set(queue=queue)  # this worker's; nobody may serve another
-
+    completion = partial(_completion, session, queue, raise_on_failure)
     elsewhere = ForkElsewhere(self, processor, completion)
-    request = RunRequest(session, workflow, payload, queue, priority, self.request.id, elsewhere, run_id)
+    call = call_of(self.request, queue, raise_on_failure=raise_on_failure)
+    request = RunRequest(session, workflow, payload, queue, priority, self.request.id, call, elsewhere, run_id)
     try:
         outcome = processor.process_workflow_parallel(request)
     except GivenUp:
@@ -65,6 +63,27 @@ def run_workflow(
     if isinstance(outcome, Fork):
         fork_here(self, processor, outcome, completion())
     return deliver(self, outcome, raise_on_failure=raise_on_failure)
+
+
+@app.task(bind=True, base=ProcessorTask, name=TAKE_UP, ignore_result=False, **RIDE_OUT)
+def take_up_workflow(self: Any, flow_session_id: str, *, raise_on_failure: bool = False) -> dict[str, object]:
+    """Go on with a run that was accepted and that Redis has lost, under the task id of its `run_workflow`.
+
+    Returns, raises: as `run_workflow`.
+    """
+    from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415 - as above
+    from tasks.engine import get_processor  # noqa: PLC0415
+
+    processor, queue = get_processor(), _queue_of(self.request)
+    outcome = processor.take_up(RunRequest(flow_session_id, "", None, queue, celery_task_id=self.request.id))
+    if isinstance(outcome, Fork):
+        fork_here(self, processor, outcome, _completion(flow_session_id, queue, raise_on_failure))
+    return deliver(self, outcome, raise_on_failure=raise_on_failure)
+
+
+def _completion(flow_session_id: str, queue: str, raise_on_failure: bool) -> Any:
+    made = complete_workflow.si(flow_session_id, raise_on_failure=raise_on_failure)
+    return made.set(queue=queue)  # this worker's; nobody may serve another
 
 
 def _names_workflow(value: object) -> bool:
@@ -79,6 +98,15 @@ def flow_session_id_of(task_id: str, run_id: str | None = None) -> str:
         return str(uuid.UUID(task_id))
     except ValueError:
         return str(uuid.uuid5(_IDS, task_id))
+
+
+def session_of(request: Any) -> str:
+    """The flow session that a worker's request is for."""
+    if request.name == "tasks.run_branches":
+        return str(request.id.rpartition(".")[0])
+    if request.name == "tasks.run_workflow":
+        return flow_session_id_of(request.id, request.kwargs.get("run_id"))
+    return str(request.args[0])
 
 
 def _queue_of(request: Any) -> str:

@@ -254,6 +254,8 @@ class EnhancedBranchProcessor:
         """Whether no step of the branch can have ended before."""
         if claim.attempt > 1 or claim.retry or any(action.rates for action in branch.actions[1:]):
             return False  # a step that waited for its rate limit was no attempt
+        if self._context.has_gaps:
+            return False
         # a root may have been begun before the session was open
         return self.checkpoints is not Checkpoints.FENCED or branch.predecessors > 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +32,7 @@ from orchestration.plan import KEY_RATE, Branch, Plan, PlannedAction
 from orchestration.registry import find_action
 from orchestration.state.live import LiveState
 from orchestration.state.patience import Keep, Patience
-from orchestration.state.records import DEADLINE_FIELD, PAYLOAD_FIELD
+from orchestration.state.records import DEADLINE_FIELD, GAPS_FIELD, PAYLOAD_FIELD
 from orchestration.state.rows import encode_rows
 from orchestration.store import results as stored_results
 from orchestration.store.updates import write_rows
@@ -137,6 +137,8 @@ class ProcessingContext:
     span_factory: trace.Tracer = field(default_factory=lambda: trace.get_tracer("orchestration"))
     session: Mapping[str, object] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
+    #: The session was rebuilt from a record with gaps: any branch may have checkpoints.
+    has_gaps: bool = False
     _deadline_us: int | None = None
     #: Concurrency key, once it is asked for: the same as when the session was accepted.
     _key: str | None = None
@@ -146,6 +148,8 @@ class ProcessingContext:
     _chunked: dict[str, list[tuple[str, Cost]]] = field(default_factory=dict)
     #: Results of items that ran here before the session was opened.
     _own_items: dict[str, list[object]] = field(default_factory=dict)
+    #: Reads the results of a settled `for_each` of this size while there is no live state; else None.
+    read_items: Callable[[str, int], list[object]] | None = None
 
     @property
     def branch_semaphore(self) -> BranchSemaphore:
@@ -321,6 +325,8 @@ class ProcessingContext:
         own = self._own_items.get(action)
         if own is not None:
             return own
+        if self.read_items is not None:
+            return self.read_items(action, size)
         live = self.stores.live
         if live.items_spilled(self.flow_session_id, action):
             stores = self.stores
@@ -353,10 +359,12 @@ def load_context(
 
     Raises: SessionClosed.
     """
-    raw = stores.live.results(flow_session_id, [PAYLOAD_FIELD])[0]
+    raw, gaps = stores.live.results(flow_session_id, [PAYLOAD_FIELD, GAPS_FIELD])
     if raw is None:
         raise SessionClosed(f"flow session {flow_session_id} has no live state")
-    return make_context(flow_session_id, version, day, orjson.loads(raw), worker, settings, stores)
+    context = make_context(flow_session_id, version, day, orjson.loads(raw), worker, settings, stores)
+    context.has_gaps = gaps is not None
+    return context
 
 
 def make_context(

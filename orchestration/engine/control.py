@@ -17,7 +17,7 @@ from orchestration.engine.flush import LOOK_SECONDS
 from orchestration.errors import UnknownRun, UnknownWorkflow
 from orchestration.state.live import LiveState
 from orchestration.state.records import Unheeded
-from orchestration.store import sessions, workflows
+from orchestration.store import recovery, sessions, workflows
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication, RunStatus
 
@@ -75,6 +75,8 @@ def cancel_session(
     if row.status.is_final:
         return Answer(flow_session_id, Found.ENDED, row.status, f"{flow_session_id} has ended before: {row.status}")
     told = live.cancel_session(flow_session_id)
+    if told.found in ("cancelled", "unopened", "again"):
+        recovery.note_cancelled(database, flow_session_id, row.session_day)
     publish(told.publications)
     if told.found in ("ended", "closed"):
         message = f"{flow_session_id}: all its branches have settled before, so it ends as it does"

@@ -23,18 +23,20 @@ from orchestration.engine.context import ProcessingContext, Stores, load_context
 from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
+from orchestration.engine.rebuild import rebuild
 from orchestration.engine.results import has_nan
 from orchestration.engine.run_ids import check_same_run
 from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
-from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, WorkflowExecutionError
+from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, StaleClaim, WorkflowExecutionError
 from orchestration.plan import most_ready
 from orchestration.state.limits import OperatorLimits
 from orchestration.state.records import PAYLOAD_FIELD, NewSession, Runner
 from orchestration.state.rows import encode_rows
 from orchestration.state.wire import lives_in
-from orchestration.store import sessions
+from orchestration.store import recovery, sessions
+from orchestration.store.recovery import Facts
 from orchestration.vocabulary import Dispatch, Mode, RunStatus, Settlement, Verdict
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class RunRequest:
     queue: str
     priority: int = 0
     celery_task_id: str | None = None
+    #: JSON, of what follows its end: with the id, all that is needed to publish it again.
+    call: str | None = None
     #: Opens a session while the thread of this call is stuck in an action of it; called in another thread.
     fork_without: Callable[[Fork], None] | None = None
     #: The caller's own id, of which `flow_session_id` was made: other calls may come with the same one.
@@ -83,6 +87,9 @@ class Fork:
     leaves: bool = False
     #: Concurrency key; empty: none.
     key: str = ""
+    #: What PostgreSQL knows of it, and what has been done by that; None: it is opened for the first time.
+    facts: Facts | None = None
+    results: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -117,6 +124,7 @@ class EnhancedParallelProcessor:
         row = sessions.insert_session(
             self.stores.database, request.flow_session_id, workflow=version.workflow, version_id=version.version_id,
             version=version.number, payload=body, priority=request.priority, celery_task_id=request.celery_task_id,
+            call=request.call,
             status=RunStatus.QUEUED if self._limits_sessions(version) else RunStatus.RUNNING,
         )  # fmt: skip
         if request.run_id is not None and not row.created:
@@ -126,29 +134,59 @@ class EnhancedParallelProcessor:
         if row.status.is_final or is_of_another:
             return RunResult.of_row(row, recorded_before=True)
         if not row.created:
-            version = self.versions.load(row.version_id)  # the name may mean a newer one by now
-            key = _key_of(version, request, payload)
-        day = row.session_day.isoformat()
-        context = make_context(request.flow_session_id, version, day, payload, self.worker, self.settings, self.stores)
-        runner = self._runner(request.flow_session_id, f"{request.flow_session_id}.0", request.queue)
-        fork = Fork(request, version, row, context, runner, key=key)
-        if not row.created and self.stores.live.is_open(request.flow_session_id):
+            return self._accepted_before(request, row, crashed=True)
+        fork = self._fork(request, version, row, payload, key)
+        if self._is_limited(version) or not self._fits_here(fork.context):
             return fork
-        if self._is_limited(version) or not self._fits_here(context):
-            return fork
-        if not row.created:
-            return replace(fork, attempt=2)  # whoever began it has died: from here on Redis counts the attempts
+        context, runner = fork.context, fork.runner
         self.stores.live.keep_clock()
         inline = InlineRun(context, self.spawn_branch_processor(context, runner), request.queue)
         fork_without = request.fork_without
         if fork_without is not None:
             inline.without = lambda: fork_without(replace(fork, settlements=inline.settlements, leaves=True))
         with context.span_factory.start_as_current_span("workflow_execution"):
-            inline.run_first_branch()
-            inline.run_short_rest()
+            try:
+                inline.run_first_branch()
+                inline.run_short_rest()
+            except StaleClaim:
+                return fork  # others have taken it up: this process was taken for dead
         begun = replace(fork, settlements=inline.settlements)
         is_cancelled = context.cancellation.is_set
         return self._end_inline(begun, inline) if inline.has_ended and not is_cancelled else begun
+
+    def take_up(self, request: RunRequest) -> RunResult | Fork:
+        """Go on with a session that was accepted and of which Redis knows nothing.
+
+        Args: request: workflow and payload are those of its row, whatever it says.
+        Returns: the result, if it has ended; else a Fork for `open_fork`.
+        """
+        row = self._row(request.flow_session_id)
+        if row.status.is_final:
+            return RunResult.of_row(row, recorded_before=True)
+        return self._accepted_before(request, row, crashed=False)
+
+    def _accepted_before(self, request: RunRequest, row: sessions.SessionRow, *, crashed: bool) -> Fork:
+        """The fork of a session whose row was there: with what has been done of it, unless it is open."""
+        session = request.flow_session_id
+        version = self.versions.load(row.version_id)  # the name may mean a newer one by now
+        request = replace(request, priority=row.priority)
+        payload = None if row.payload is None else orjson.loads(row.payload)
+        fork = self._fork(request, version, row, payload, _key_of(version, request, payload))
+        if self.stores.live.is_open(session):
+            return fork
+        facts = recovery.load_facts(self.stores.database, session, row.session_day)
+        if facts.is_empty and crashed:
+            has_begun = not self._is_limited(version) and self._fits_here(fork.context)
+            # from here on Redis counts the attempts
+            return replace(fork, attempt=2 if has_begun else 1, facts=facts if facts.is_cancelled else None)
+        done = rebuild(fork.context, facts, self.stores.live.now_us(), crashed=crashed)
+        return replace(fork, settlements=done.settlements, results=done.results, facts=facts, leaves=not crashed)
+
+    def _fork(self, request: RunRequest, version: Version, row: sessions.SessionRow, payload: object, key: str) -> Fork:
+        session, day = request.flow_session_id, row.session_day.isoformat()
+        context = make_context(session, version, day, payload, self.worker, self.settings, self.stores)
+        runner = self._runner(session, f"{session}.0", request.queue)
+        return Fork(request, version, row, context, runner, key=key)
 
     def open_fork(self, fork: Fork, signature: str) -> Verdict:
         """Open the session with its completion parked, and this process as its first runner unless it has a chord.
@@ -159,7 +197,9 @@ class EnhancedParallelProcessor:
         live, session = self.stores.live, fork.request.flow_session_id
         lease_us = int(self.settings.lease_seconds * 1e6)
         new = _new_session(fork, signature, self.settings.max_concurrent_workflows, self._deadline_us(fork))
-        keep = fork.context.keeper(*(settlement.rows for settlement in fork.settlements))
+        if fork.facts is not None and fork.facts.is_cancelled:
+            live.cancel_session(session)  # Redis has forgotten it, perhaps; `open_session` heeds the mark
+        keep = fork.context.keeper(*(settlement.rows for _, settlement in new.settlements))
         verdict, publications = live.open_session(fork.runner, new, lease_us, keep)
         self.links.publish_runners(publications)
         if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
@@ -300,9 +340,9 @@ class EnhancedParallelProcessor:
         """The end of a session that was never opened; when it can't be recorded now, Redis is to keep it."""
         live, context = self.stores.live, fork.context
         rows = [row for settlement in inline.settlements for row in settlement.rows]
-        keep = context.keeper(rows)
-        if not live.record_rows(context.flow_session_id, context.day, self.worker, encode_rows(rows), keep):
-            return fork  # cancelled in the meantime: its end is that of an open session
+        keep, data = context.keeper(rows), encode_rows(rows)
+        if not live.record_rows(context.flow_session_id, context.day, self.worker, data, keep, alone=True):
+            return fork  # cancelled or taken up in the meantime: its end is that of an open session
         try:
             result = end_session(context, fork.row, inline.counts, failed=inline.failed)
         except ServiceUnreachable:
@@ -373,13 +413,18 @@ def _new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: in
         attempt=fork.attempt, most_sessions=most_sessions,
         queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
         open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
-        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload))], settlements=fork.settlements,
-        item_results_cap=context.settings.max_item_results_bytes,
+        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload)), *fork.results.items()],
+        settlements=[(plan.branches[settlement.claim.name].queue, settlement) for settlement in fork.settlements],
+        item_results_cap=context.settings.max_item_results_bytes if fork.facts is None else 0,
         header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0, weight=plan.limits.weight,
         key=fork.key, most_of_workflow=plan.limits.max_concurrent_branches_of_workflow or 0,
         most_of_key=plan.limits.max_concurrent_branches_per_key or 0,
         sessions_of_workflow=plan.limits.max_concurrent_sessions or 0,
-        sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0, when_full=plan.limits.when_full,
+        sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0,
+        # what was let in once is not turned away, nor turns others away
+        when_full=plan.limits.when_full if fork.facts is None else "queue",
+        rebuilt=fork.facts is not None, sseq=fork.facts.sequence if fork.facts else 0,
+        was_paused=fork.row.status is RunStatus.PAUSED,
         deadline_us=deadline_us, max_wait_us=int((plan.limits.max_wait_seconds or 0) * 1e6),
     )  # fmt: skip
 

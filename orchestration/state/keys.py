@@ -64,6 +64,11 @@ KEYS: Final[dict[str, Key]] = {
     # A session that was cancelled
     "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),
     "heeded": Key("heeded:%s", "set", "lives of runners that have seen that their session was cancelled; expires"),
+    # What may be lost
+    "epoch": Key("epoch", "string", "number of the life of live state; none, or not PostgreSQL's: something is lost"),
+    "ticks": Key("ticks", "string", "counted by upkeep all the time; less than before: Redis has lost something"),
+    "looking": Key("looking", "string", "one process looks for what Redis has lost; expires"),
+    "held_sessions": Key("sessions:held", "zset", "sessions whose message a worker holds → µs until when"),
     # What is paused
     "paused": Key("paused", "set", "*: all sessions; workflow:<name>: those of a workflow"),
     "paused_session": Key("paused:%s", "string", "a session that is not open: it is paused when it is; expires"),

@@ -55,7 +55,8 @@ class LiveState(LiveReading):
             rest += (action, result)
         for branch, queue in new.ready:
             rest += (branch, queue)
-        for settlement in new.settlements:
+        for queue, settlement in new.settlements:
+            rest.append(queue)
             append_settlement(rest, settlement)
         script = load_script("open_session")
         values = script.values(
@@ -68,6 +69,7 @@ class LiveState(LiveReading):
             key=new.key, most_workflow=new.most_of_workflow, most_key=new.most_of_key,
             sessions_workflow=new.sessions_of_workflow, sessions_key=new.sessions_of_key, when_full=new.when_full,
             deadline=new.deadline_us, max_wait=new.max_wait_us,
+            rebuilt=int(new.rebuilt), sseq=new.sseq, was_paused=int(new.was_paused),
             nr=len(new.results), nready=len(new.ready), n=len(new.settlements),
         )  # fmt: skip
         reply = script.run(self.scripts, self.space, values, keep)
@@ -112,13 +114,22 @@ class LiveState(LiveReading):
     def close_session(
         self, flow_session_id: str, holder: str = "", lease_us: int = 0
     ) -> tuple[tuple[Publication, ...], bool]:
-        """Remove the session's live state.
+        """Remove the live state of a session that has ended.
 
         Args: holder: who is to deliver the result; lease_us: how long that takes at most.
         Returns: runners of other sessions to publish; False when another one is to deliver.
         """
+        return self._close(flow_session_id, holder=holder, lease=lease_us, epoch="")
+
+    def drop_session(self, flow_session_id: str, epoch: int) -> tuple[Publication, ...]:
+        """Remove live state that can't be trusted, unless this epoch has begun; in it, the session is rebuilt."""
+        return self._close(flow_session_id, holder="", lease=0, epoch=str(epoch))[0]
+
+    def _close(
+        self, flow_session_id: str, *, holder: str, lease: int, epoch: str
+    ) -> tuple[tuple[Publication, ...], bool]:
         publish, is_holder = load_script("close_session")(
-            self.scripts, self.space, session=flow_session_id, holder=holder, lease=lease_us
+            self.scripts, self.space, session=flow_session_id, holder=holder, lease=lease, epoch=epoch
         )
         return publications_of(publish), bool(is_holder)
 
@@ -339,10 +350,51 @@ class LiveState(LiveReading):
 
     # Rows and results beside the scripts of a session
 
-    def record_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes, keep: Keep | None = None) -> bool:
-        """Send rows that no other script sends; returns False when the session was cancelled meanwhile."""
-        values: list[Argument] = [flow_session_id, day, worker, rows]
+    def record_rows(
+        self,
+        flow_session_id: str,
+        day: str,
+        worker: str,
+        rows: bytes,
+        keep: Keep | None = None,
+        *,
+        alone: bool = False,
+    ) -> bool:
+        """Send rows that no other script sends.
+
+        Args: alone: they are all of a session that was never opened.
+        Returns: False when it was cancelled meanwhile, or, with `alone`, when it is open: then nothing was sent.
+        """
+        values: list[Argument] = [flow_session_id, day, worker, int(alone), rows]
         return bool(load_script("record_rows").run(self.scripts, self.space, values, keep))
+
+    # What Redis may have lost (tasks/rehydration.py)
+
+    def take_up_sessions(self, epoch: int, lost: Sequence[tuple[str, str]], lease_us: int) -> list[str] | None:
+        """Which of these (session, queue) have no live state and nobody at work on them; the caller takes them up.
+
+        Returns: them, each for one caller in `lease_us`; None when Redis is not in this epoch.
+        """
+        values: list[Argument] = [part for pair in lost for part in pair]
+        reply = load_script("take_up_sessions")(self.scripts, self.space, values, epoch=epoch, lease=lease_us)
+        return None if reply is None else [name.decode() for name in reply]
+
+    def epoch(self) -> int | None:
+        """The epoch that Redis knows; None: it has lost it, with everything else."""
+        found = self.client.get(self.space.key("epoch"))
+        return None if found is None else int(found)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Redis is in this epoch; one that is later stays."""
+        load_script("begin_epoch")(self.scripts, self.space, epoch=epoch)
+
+    def tick(self) -> int:
+        """Count one more tick; an answer that is no more than a former one says that Redis has gone back."""
+        return int(self.client.incr(self.space.key("ticks")))
+
+    def begin_look(self, seconds: float) -> bool:
+        """Whether it is for the caller to look for what is lost; for one caller in so many seconds."""
+        return bool(self.client.set(self.space.key("looking"), 1, nx=True, px=int(seconds * 1000)))
 
     def forget_checkpoints(self, flow_session_id: str) -> None:
         """Remove what was kept of a session that was never opened."""

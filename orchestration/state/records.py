@@ -11,6 +11,8 @@ from orchestration.vocabulary import Claim, Publication, Settlement, Verdict
 PAYLOAD_FIELD = "@payload"
 #: µs since the epoch, by Redis, at which the deadline of the session passes.
 DEADLINE_FIELD = "@deadline"
+#: The session was rebuilt, and any of its branches may have checkpoints.
+GAPS_FIELD = "@gaps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class NewSession:
     results: Sequence[tuple[str, bytes]] = ()
     #: (branch, queue) of branches without predecessors.
     ready: Sequence[tuple[str, str]] = ()
-    #: What the caller has run before, alone, in this order; all on its queue.
-    settlements: Sequence[Settlement] = ()
+    #: What has been done before, in an order in which it could have been, each with the queue of its unit.
+    settlements: Sequence[tuple[str, Settlement]] = ()
     item_results_cap: int = 0
     #: Runners in the header of its chord; 0: its branches are counted in Redis.
     header: int = 0
@@ -67,6 +69,10 @@ class NewSession:
     deadline_us: int = 0
     #: µs that it may be queued, and that each branch may wait before it begins; 0: as long as it takes.
     max_wait_us: int = 0
+    #: Its live state was lost; the number of its last status that PostgreSQL knows; and whether that was `paused`.
+    rebuilt: bool = False
+    sseq: int = 0
+    was_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

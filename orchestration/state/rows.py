@@ -28,6 +28,11 @@ def end_sequence_of(attempt: int) -> int:
     return sequence_of(_FINISH + attempt, 0)
 
 
+def place_of(sequence: int) -> tuple[int, int]:
+    """Attempt and retry of the unit that a sequence stands for."""
+    return sequence // _ATTEMPT % _FINISH, sequence % _ATTEMPT // _RETRY
+
+
 def task_row(  # noqa: PLR0913 - one for each column
     action: str,
     status: TaskStatus,

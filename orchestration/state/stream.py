@@ -98,6 +98,18 @@ class StatusStream:
         with self._reaching():
             return int(self._client.xlen(self._key))
 
+    def oldest_age_seconds(self) -> float:
+        """For how long the oldest entry has not been recorded, by Redis's clock; 0: there is none."""
+        with self._reaching():
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.time()
+            pipeline.execute_command("XRANGE", self._key, "-", "+", "COUNT", 1)
+            (seconds, microseconds), entries = pipeline.execute()
+        if not entries:
+            return 0.0
+        began_ms = int(_text(entries[0][0]).partition("-")[0])
+        return max(0.0, float(seconds) + float(microseconds) / 1e6 - began_ms / 1e3)
+
     def pending(self) -> int:
         """Entries that were read and not yet acknowledged."""
         with self._reaching():

@@ -111,3 +111,9 @@ def _value(result: Any, large: memoryview | None) -> Any:
 def stored_mark(size_bytes: int) -> str:
     """The text that stands in `tasks.result` for a result kept here."""
     return orjson.dumps({STORED_MARK: True, "size_bytes": size_bytes}).decode()
+
+
+def is_stored_mark(text: str) -> bool:
+    """Whether the text in `tasks.result` is such a mark."""
+    value = orjson.loads(text)
+    return isinstance(value, dict) and value.get(STORED_MARK) is True

@@ -31,10 +31,10 @@ WITH accepted AS (
     ON CONFLICT DO NOTHING RETURNING session_day
 )
 INSERT INTO flow_sessions
-    (session_day, flow_session_id, workflow, version_id, version, status, payload, priority, celery_task_id,
+    (session_day, flow_session_id, workflow, version_id, version, status, payload, priority, celery_task_id, call,
     created_at, started_at)
 SELECT session_day, %(id)s, %(workflow)s, %(version_id)s, %(version)s, %(status)s, %(payload)s::json, %(priority)s,
-    %(celery_task_id)s, now(), CASE WHEN %(status)s = 'running' THEN now() END
+    %(celery_task_id)s, %(call)s::json, now(), CASE WHEN %(status)s = 'running' THEN now() END
 FROM accepted RETURNING {_COLUMNS}
 """
 
@@ -96,17 +96,18 @@ def insert_session(  # noqa: PLR0913 - keyword only, one for each column
     status: RunStatus | str = RunStatus.RUNNING,
     priority: int = 0,
     celery_task_id: str | None = None,
+    call: str | None = None,
 ) -> SessionRow:
     """The flow session is recorded, once, whoever calls how often and on which day.
 
-    Args: payload: a JSON text.
+    Args: payload: a JSON text. call: another one, of what follows its end (store/recovery.py).
     Returns: the row; with `created=False` the one that was there, whatever was given now.
     Raises: UnknownRun: it was accepted so long ago that retention has dropped it.
     """
     values = {
         "id": flow_session_id, "workflow": workflow, "version_id": version_id, "version": version,
         "status": RunStatus(status).value, "payload": _text(payload), "priority": priority,
-        "celery_task_id": celery_task_id,
+        "celery_task_id": celery_task_id, "call": call,
     }  # fmt: skip
     rows = database.execute(_INSERT, values)
     if rows:

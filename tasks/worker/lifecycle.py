@@ -22,6 +22,7 @@ from config.settings import get_settings
 from tasks.celery_app import app
 from tasks.transport import deliveries
 from tasks.worker.handover import keep_handed_over
+from tasks.worker.holding import HeldSessions
 from tasks.worker.limits.green import is_green
 from tasks.worker.lost_runners import lost_runners
 from tasks.worker.stuck import stuck_threads
@@ -141,3 +142,4 @@ class ChildWatch(bootsteps.StartStopStep):
 
 app.steps["worker"].add(Upkeep)
 app.steps["consumer"].add(ChildWatch)
+app.steps["consumer"].add(HeldSessions)

@@ -74,20 +74,17 @@ class ProcessorRequest(Request):
 
     def _expire_runner(self, cause: str, *, resends: bool) -> None:
         from tasks.engine import get_hasty_live  # noqa: PLC0415 - made when first needed
-        from tasks.workflow import flow_session_id_of  # noqa: PLC0415
+        from tasks.workflow import session_of  # noqa: PLC0415
 
         live = get_hasty_live()
         published = live.resend_runners() if resends else ()
         if self.name == "tasks.complete_workflow" and self.worker_pid:
-            live.release_delivery(flow_session_id_of(self.id), lives_in(lifecycle.worker_name(), self.worker_pid))
-        if self.name in ("tasks.run_branches", "tasks.run_workflow"):
-            if self.name == "tasks.run_branches":
-                session, runner, is_shared = self.id.rpartition(".")[0], self.id, self._is_in_chord
-            else:
-                run_id = self.kwargs.get("run_id")
-                session = flow_session_id_of(self.id, run_id)
-                runner = f"{session}.0"
-                is_shared = run_id is not None  # another call may have started it, and be at work elsewhere
+            live.release_delivery(session_of(self), lives_in(lifecycle.worker_name(), self.worker_pid))
+        if self.name in ("tasks.run_branches", "tasks.run_workflow", "tasks.take_up_workflow"):
+            session = session_of(self)
+            runner = self.id if self.name == "tasks.run_branches" else f"{session}.0"
+            # with a run id, another call may have started it, and be at work elsewhere
+            is_shared = self._is_in_chord or "run_id" in self.kwargs
             worker = lifecycle.worker_name()
             queue = self.delivery_info.get("routing_key") or self.app.conf.task_default_queue
             life = lives_in(worker, self.worker_pid) if is_shared and self.worker_pid else ""

@@ -100,6 +100,25 @@ class SteppingEngine:
         self.updater.drain_all()
         return result
 
+    def lose_redis(self) -> None:
+        """All live state is gone, and the worker registers anew."""
+        keys = list(self.live.client.scan_iter(f"{self.live.space.prefix}*"))
+        if keys:
+            self.live.client.delete(*keys)
+        self.live.beat_worker("stepping#1", [QUEUE], 1, 3_600_000_000)
+
+    def take_up(
+        self,
+        flow_session_id: str,
+        choose: Choose = lambda claims: 0,
+        check: Callable[[ProcessingContext], None] = lambda context: None,
+    ) -> RunResult:
+        """Go on with a flow session that Redis has lost, to its end."""
+        fork = self.processor.take_up(RunRequest(flow_session_id, "", None, QUEUE))
+        result = fork if isinstance(fork, RunResult) else self._run_open(fork, choose, check)
+        self.updater.drain_all()
+        return result
+
     def _run_alone(self, fork: Fork, units: int) -> RunResult | Fork:
         branches = self.processor.spawn_branch_processor(fork.context, fork.runner)
         inline = InlineRun(fork.context, branches, QUEUE)

@@ -1,9 +1,11 @@
--- Remove a session's live state after its end is committed; what it still occupies is handed on. Idempotent.
--- Of several that complete it at the same moment one is to deliver the result. Whoever finds another one at that asks again: when the
--- lease is over, the other one has died.
+-- Remove a session's live state after its end is committed, or because it can't be trusted; what it still occupies is handed
+-- on. Idempotent. Of several that complete it at the same moment one is to deliver the result. Whoever finds another one at that
+-- asks again: when the lease is over, the other one has died.
 --
--- ARGV: session holder lease
+-- ARGV: session holder lease epoch
 --   holder  who is to deliver; lease: µs that it takes at most
+--   epoch   '': the session has ended, and is not to be opened again; else it is to be rebuilt in this epoch, and nothing is
+--           done when that has begun
 -- INCLUDE: time ready permits parked slots limits emit pause admit
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*; 1, or 0: another one is to deliver the result
 -- Refusals: none
@@ -11,6 +13,7 @@
 
 local CLOSED_SECONDS = 86400 -- longer than a broker keeps a message in work from being delivered again
 local freed, publish = {}, {}
+if epoch ~= '' and redis.call('GET', epoch_key()) == epoch then return { {}, 0 } end
 local closed = redis.call('GET', closed_key(session))
 local other, expires = string.match(closed or '', '^(.*)|(%d+)$')
 local is_holder = not other or other == holder or tonumber(expires) <= now
@@ -43,10 +46,13 @@ if known.workflow then
   if known.key then forget_key(known.key) end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
-  messages_key(session), parked_key(session), cancelled_key(session), heeded_key(session), paused_session_key(session))
+  messages_key(session), parked_key(session), heeded_key(session))
 redis.call('ZREM', sessions_open_key(), session)
-if is_holder and (known.workflow or closed) then
-  redis.call('SET', closed_key(session), holder .. '|' .. int(now + tonumber(lease)), 'EX', CLOSED_SECONDS)
+if epoch == '' then
+  redis.call('UNLINK', cancelled_key(session), paused_session_key(session))
+  if is_holder and (known.workflow or closed) then
+    redis.call('SET', closed_key(session), holder .. '|' .. int(now + tonumber(lease)), 'EX', CLOSED_SECONDS)
+  end
 end
 redis.call('ZREM', delayed_key(), session)
 redis.call('ZREM', due_key(), session)

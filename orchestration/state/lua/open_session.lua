@@ -3,7 +3,9 @@
 -- What the caller has run already, alone, is settled at once, as if it had claimed it here. Called again for a session that is
 -- open, it changes nothing.
 --
--- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full deadline max_wait nr nready n lists*
+-- A session whose live state was lost is opened again by the same call, with all that PostgreSQL knows to have settled.
+--
+-- ARGV: session life queue worker lease workflows workflow version day limit timeout weight priority attempt open signature header queues cap key most_workflow most_key sessions_workflow sessions_key when_full deadline max_wait rebuilt sseq was_paused nr nready n lists*
 --   workflows most sessions running at once (0: no limit) unless an operator has set a limit; above it the session is queued,
 --             and no runner registered
 --   timeout   seconds that a branch may run
@@ -21,8 +23,11 @@
 --             older ones give way (shared/give_way.lua)
 --   deadline  µs from now until what is left of it is ended; 0: it has none
 --   max_wait  µs that it may be queued, and that each of its branches may wait before it begins; 0: as long as it takes
---   lists     (action, result) × nr, (branch, queue) × nready, n settlements as in shared/settle.lua, of units on `queue` in an
---             order in which they could have been claimed; none when the session may be queued
+--   rebuilt   1: it was open before, and its live state was lost: numbers of its runners begin where no former one was
+--   sseq      number of its last status that PostgreSQL knows
+--   was_paused  1: PostgreSQL knows it as paused; where nothing else keeps it so, it is by itself
+--   lists     (action, result) × nr, (branch, queue) × nready, (queue, settlement as in shared/settle.lua) × n, of units in an
+--             order in which they could have been claimed
 -- INCLUDE: time ready permits parked slots turn settle limits emit pause admit stop cancel give_way
 -- Reply: verdict (go · ended: all has been settled, or it was cancelled before · queued · rejected · exists · gone: it was closed),
 --        runners to publish, and completions of sessions that gave way (session, runner or '', queue, branch timeout, message)*
@@ -30,9 +35,9 @@
 -- Stream: one entry with the rows of the settlements
 
 -- take: a unit that is ready is not any more: it has been run.
-local function take(unit, value)
+local function take(on, unit, value)
   if string.sub(unit, 1, 2) ~= 'c:' then
-    redis.call('ZREM', ready_key(session, queue), unit .. '|1|1|0')
+    redis.call('ZREM', ready_key(session, on), unit .. '|1|1|0')
     return
   end
   local action, start = string.match(unit, '^c:(.*):(%d+)$')
@@ -75,7 +80,8 @@ if queued and when_full == 'reject' then
 end
 redis.call('HSET', fields, 'status', queued and 'queued' or 'running', 'workflow', workflow, 'version', version, 'day', day,
   'limit', limit, 'timeout', timeout, 'weight', weight, 'priority', priority, 'vtime', first_vtime(tonumber(priority)),
-  'open', open, 'failed', 0, 'rseq', 0, 'queues', queues, 'signature', signature)
+  'open', open, 'failed', 0, 'rseq', rebuilt == '1' and clock_reply[1] or 0, 'queues', queues, 'signature', signature)
+if sseq ~= '0' then redis.call('HSET', fields, 'sseq', sseq) end
 if header ~= '0' then redis.call('HSET', fields, 'header', header) end
 if key ~= '' then
   redis.call('HSET', fields, 'key', key)
@@ -88,7 +94,7 @@ if deadline ~= '0' then
   redis.call('ZADD', due_key(), passes, session)
 end
 if max_wait ~= '0' then redis.call('HSET', fields, 'max_wait', max_wait, 'began', int(now)) end
-local paused = reasons_at_start(session, workflow)
+local paused = reasons_at_start(session, workflow) or was_paused == '1' and ',session,' or nil
 if paused then redis.call('HSET', fields, 'paused', paused) end
 redis.call('ZADD', sessions_open_key(), int(now), session)
 local at = lists
@@ -100,6 +106,17 @@ for _ = 1, tonumber(nready) do
   make_ready(session, ARGV[at + 1], 'b:' .. ARGV[at] .. '|' .. attempt .. '|1|0')
   at = at + 2
 end
+local blobs = {}
+for _ = 1, tonumber(n) do
+  local on = ARGV[at]
+  take(on, ARGV[at + 1], ARGV[at + 2])
+  local rows = settle(session, on, at + 1, tonumber(cap))
+  if rows ~= '' then blobs[#blobs + 1] = rows end
+  at = skip_settlement(at + 1)
+end
+emit(session, day, worker, blobs)
+local settled = branches_settled > 0 and redis.call('HINCRBY', fields, 'open', -branches_settled) == 0
+if settled then queued = nil end
 if queued then
   if when_full ~= 'queue' then
     local ousted = give_way(session, workflow, levels, queued, when_full, publish)
@@ -107,18 +124,11 @@ if queued then
   end
   if max_wait ~= '0' then redis.call('ZADD', due_key(), 'LT', int(now + tonumber(max_wait)), session) end
   redis.call('ZADD', queued_at(queued), queue_place(now, tonumber(priority)), session)
+  if n ~= '0' then tell_status(session, 'queued') end
   return answer('queued')
 end
-local blobs = {}
-for _ = 1, tonumber(n) do
-  take(ARGV[at], ARGV[at + 1])
-  local rows = settle(session, queue, at, tonumber(cap))
-  if rows ~= '' then blobs[#blobs + 1] = rows end
-  at = skip_settlement(at)
-end
-emit(session, day, worker, blobs)
-if cancelled then redis.call('HSET', fields, 'cancelled', 1) else begin_session(session, levels) end
-if branches_settled > 0 and redis.call('HINCRBY', fields, 'open', -branches_settled) == 0 or cancelled then
+if cancelled then redis.call('HSET', fields, 'cancelled', 1) elseif not settled then begin_session(session, levels) end
+if settled or cancelled then
   redis.call('HSET', fields, 'status', 'ended', 'ender', session .. '.0', 'ended', int(now))
   return answer('ended')
 end
