@@ -43,7 +43,7 @@ local function look(id)
   elseif f.status then
     wake_late(id, f, note)
     if f.status == 'running' then
-      if f.header then forget_header(id, note) end
+      if f.header then forget_header(id, f, queues, note) end
       serve_late(id, f, queues, note)
     end
   end
