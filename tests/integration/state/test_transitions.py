@@ -473,7 +473,8 @@ class Transitions(RuleBasedStateMachine):
         for name, session in self.sessions.items():
             if session.is_over and session.has_deadline and session.goes_on:
                 self._stop(name)
-                session.has_deadline = True  # it is looked at until it is closed
+            elif session.is_over:
+                session.has_deadline = False  # nobody looks any more whether it has passed
             session.wake()
         assert wait_us is not None or not any(session.has_deadline for session in self.sessions.values())
         may_wait = any(session.has_deadline or session.max_wait_us for session in self.sessions.values())
