@@ -32,6 +32,7 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import usable_settings
+from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.worker.upkeep_process import CLOSE, OPEN
 
 if TYPE_CHECKING:
@@ -43,28 +44,13 @@ WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
 #: 100,000 rows a second are 4 MB in this time.
 BOUND_SECONDS = 0.25
-REAP_SECONDS = 1.0
-#: The reaper is another one this long after it has died, or hangs.
-REAPER_LEASE_SECONDS = 5.0
-#: Calls at a time, some ms each: with more open sessions than they can look at, the next ones follow a second later.
-MOST_REAPS = 5
 PARTITION_SECONDS = 3600.0
 
-#: Why a runner was given up, and what was amiss with a session: for the log.
+#: Why a runner was given up, for the log.
 _GIVEN_UP = {
     "message": "its message has not come; another runner is published",
     "lease": "it did not renew its lease; its branches run again",
     "closed": "its session is no more",
-}
-_REPAIRED = {
-    "completion": "it has ended and was not completed; its completion is published again",
-    "end": "it was stopped, and nobody had ended it",
-    "admission": "it was queued although there was room for it",
-    "wake-up": "what of it waits for a time would not have been woken",
-    "time limit": "its time limit would not have been seen to",
-    "header": "no runner of its chord has come; it goes on without the chord",
-    "runner": "it had ready work and no runner on its way",
-    "permit": "it waited for a permit although one was free",
 }
 
 
@@ -91,7 +77,7 @@ class UpkeepLoop:
         self._is_open = self._is_full = False
         self._live = LiveState(settings.redis_url, settings.namespace)
         self._database = Database(
-            settings.database_url, pool_size=2, statement_timeout_seconds=settings.statement_timeout_seconds,
+            settings.database_url, pool_size=3, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
@@ -108,18 +94,23 @@ class UpkeepLoop:
             self._renewal,
             self._waking,
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
-            Duty("reap sessions", REAP_SECONDS, self.reap_sessions),
             Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
+        ]
+
+        reaper = Reaper(self._live, self._database, worker, self._publish)
+        #: Each in a thread of its own: a database that answers slowly must not delay the leases.
+        self._slow_duties = [
+            Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
+            Duty("reap sessions", REAP_SECONDS, reaper.reap_sessions),
         ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
         drain = threading.Thread(target=self._updater.run, name="updater")
         drain.start()
-        # a database that answers slowly must not delay the leases
         ended = threading.Event()
-        partitions = threading.Thread(target=self._keep_partitions, args=(ended,), name="partitions", daemon=True)
-        partitions.start()
+        for duty in self._slow_duties:
+            threading.Thread(target=self._repeat, args=(duty, ended), name=duty.name, daemon=True).start()
         try:
             while True:
                 now = time.monotonic()
@@ -193,16 +184,6 @@ class UpkeepLoop:
             _log.warning("[PARALLELIZER] runner %s is given up: %s", runner, _GIVEN_UP[cause])
         self._publish(publications)
 
-    def reap_sessions(self) -> None:
-        """Open sessions that would be left alone for ever are repaired, by one upkeep process of the fleet."""
-        for _ in range(MOST_REAPS):
-            reaped = self._live.reap_sessions(self._worker, int(REAPER_LEASE_SECONDS * 1e6))
-            for cause, session, age_us in reaped.repairs:
-                _log.warning("[REAPER] %s: %s (for %.1f s)", session, _REPAIRED[cause], age_us / 1e6)
-            self._publish(reaped.publications)
-            if reaped.is_done:
-                return
-
     def bound_channel(self) -> None:
         """While too many status updates wait in Redis, runners claim nothing."""
         most_bytes = self._settings.status_stream_max_bytes
@@ -212,8 +193,7 @@ class UpkeepLoop:
             said = "is full; runners wait until it is drained" if self._is_full else "has room again"
             _log.warning("[STATUS_CHANNEL] the stream %s (%d bytes)", said, size)
 
-    def _keep_partitions(self, ended: threading.Event) -> None:
-        duty = Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions)
+    def _repeat(self, duty: Duty, ended: threading.Event) -> None:
         self._try(duty)
         while not ended.wait(duty.every_seconds):
             self._try(duty)

@@ -110,6 +110,13 @@ def test_of_many_completions_some_are_published_at_a_time(live: LiveState) -> No
     assert live.repairs() == {"completion": 50}
 
 
+def test_completions_wait_while_none_can_be_recorded(live: LiveState) -> None:
+    end(live)
+    grow_old(live, "s", "ended", seconds=11)
+    assert live.reap_sessions("w#1", LONG_US, completions=0) == Reaped(is_reaper=True, is_done=True)
+    assert reap(live).publications == (completion_of("s"),)
+
+
 def test_a_session_that_was_open_before_the_reaper_was_there_is_completed_too(live: LiveState) -> None:
     end(live)
     live.client.hdel(live.space.key("session", "s"), "ended")
