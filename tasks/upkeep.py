@@ -36,6 +36,7 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
+from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.rehydration import Rehydration
 from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
@@ -49,11 +50,6 @@ WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
 #: 100,000 rows a second are 4 MB in this time.
 BOUND_SECONDS = 0.25
-REAP_SECONDS = 1.0
-#: The reaper is another one this long after it has died, or hangs.
-REAPER_LEASE_SECONDS = 5.0
-#: Calls at a time, some ms each: with more open sessions than they can look at, the next ones follow a second later.
-MOST_REAPS = 5
 #: A loss of less than this may not be noticed.
 TICK_SECONDS = 0.1
 PARTITION_SECONDS = 3600.0
@@ -63,21 +59,11 @@ TELL_SECONDS = 10.0
 #: A duty comes again soon, and the end of the worker must be heard.
 PATIENCE = Patience(is_away, repeats=3)
 
-#: Why a runner was given up, and what was amiss with a session: for the log.
+#: Why a runner was given up, for the log.
 _GIVEN_UP = {
     "message": "its message has not come; another runner is published",
     "lease": "it did not renew its lease; its branches run again",
     "closed": "its session is no more",
-}
-_REPAIRED = {
-    "completion": "it has ended and was not completed; its completion is published again",
-    "end": "it was stopped, and nobody had ended it",
-    "admission": "it was queued although there was room for it",
-    "wake-up": "what of it waits for a time would not have been woken",
-    "time limit": "its time limit would not have been seen to",
-    "header": "no runner of its chord has come; it goes on without the chord",
-    "runner": "it had ready work and no runner on its way",
-    "permit": "it waited for a permit although one was free",
 }
 
 
@@ -129,7 +115,6 @@ class UpkeepLoop:
             self._renewal,
             self._waking,
             Duty("expire leases", EXPIRE_SECONDS, self.expire_leases),
-            Duty("reap sessions", REAP_SECONDS, self.reap_sessions),
             Duty("bound the status channel", BOUND_SECONDS, self.bound_channel),
             Duty("see whether Redis has gone back", TICK_SECONDS, self._rehydration.tick),
         ]
@@ -138,17 +123,20 @@ class UpkeepLoop:
                 Duty("renew the lease of messages", settings.lease_seconds / 3, self.renew_messages),
                 Duty("give back messages of lost workers", EXPIRE_SECONDS, self.give_back_lost),
             ]
+        reaper = Reaper(self._live, self._database, worker, self._publish)
+        #: Each in a thread of its own: a database that answers slowly must not delay the leases.
+        self._slow_duties = [
+            Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
+            Duty("reap sessions", REAP_SECONDS, reaper.reap_sessions),
+            Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
+        ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
         drain = threading.Thread(target=self._updater.run, name="updater")
         drain.start()
-        # a database that answers slowly must not delay the leases
         ended = threading.Event()
-        for duty in (
-            Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
-            Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
-        ):
+        for duty in self._slow_duties:
             threading.Thread(target=self._repeat, args=(duty, ended), name=duty.name, daemon=True).start()
         threading.Thread(target=self._rehydration.run, args=(ended,), name="rehydration", daemon=True).start()
         try:
@@ -223,16 +211,6 @@ class UpkeepLoop:
         for runner, cause in runners.items():
             _log.warning("[PARALLELIZER] runner %s is given up: %s", runner, _GIVEN_UP[cause])
         self._publish(publications)
-
-    def reap_sessions(self) -> None:
-        """Open sessions that would be left alone for ever are repaired, by one upkeep process of the fleet."""
-        for _ in range(MOST_REAPS):
-            reaped = self._live.reap_sessions(self._worker, int(REAPER_LEASE_SECONDS * 1e6))
-            for cause, session, age_us in reaped.repairs:
-                _log.warning("[REAPER] %s: %s (for %.1f s)", session, _REPAIRED[cause], age_us / 1e6)
-            self._publish(reaped.publications)
-            if reaped.is_done:
-                return
 
     def renew_messages(self) -> None:
         """Messages that this worker holds stay with it."""

@@ -302,13 +302,14 @@ class LiveState(LiveReading):
             {name.decode(): cause.decode() for name, cause in zip(runners[::2], runners[1::2], strict=True)},
         )
 
-    def reap_sessions(self, reaper: str, lease_us: int, most: int = 200) -> Reaped:
+    def reap_sessions(self, reaper: str, lease_us: int, most: int = 100, completions: int = 20) -> Reaped:
         """Repair open sessions that would be left alone for ever: about `most` of them, the next ones at the next call.
 
-        Args: reaper: who calls; no other one is the reaper for `lease_us` from now on.
+        Args: reaper: who calls; no other one is the reaper for `lease_us` from now on. completions: most of sessions
+            that have ended to be published.
         """
         held, done, repairs, publish = load_script("reap_sessions")(
-            self.scripts, self.space, reaper=reaper, lease=lease_us, most=most
+            self.scripts, self.space, reaper=reaper, lease=lease_us, most=most, completions=completions
         )
         return Reaped(bool(held), bool(done), repairs_of(repairs), publications_of(publish))
 

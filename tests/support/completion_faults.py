@@ -1,6 +1,7 @@
 """Actions that break the way from the end of a run to its caller (ACTION_MODULES=tests.support.completion_faults).
 
-Each is the last one of its run: its own process then ends the session. What it breaks holds for this run alone.
+Each is the last one of its run: its own process then ends the session. One is the first, which loses what follows. What
+it breaks holds for this run alone.
 """
 
 from __future__ import annotations
@@ -18,17 +19,29 @@ from kombu.messaging import Producer
 from orchestration import ActionContext, action
 
 
-def _on_completion(flow_session_id: str, publish: Callable[..., Any]) -> None:
-    """The completion of the session is published so by this process from now on."""
+def _on_message(is_meant: Callable[[dict[str, Any]], bool], publish: Callable[..., Any]) -> None:
+    """Messages with such headers are published so by this process from now on."""
     original = Producer.publish
 
     def published(self: Producer, *args: Any, **kwargs: Any) -> Any:
-        headers = kwargs["headers"]
-        if (headers["task"], headers["id"]) == ("tasks.complete_workflow", flow_session_id):
+        if is_meant(kwargs["headers"]):
             return publish(lambda: original(self, *args, **kwargs))
         return original(self, *args, **kwargs)
 
     Producer.publish = published  # type: ignore[method-assign]
+
+
+def _on_completion(flow_session_id: str, publish: Callable[..., Any]) -> None:
+    """The completion of the session is published so by this process from now on."""
+    meant = ("tasks.complete_workflow", flow_session_id)
+    _on_message(lambda headers: (headers["task"], headers["id"]) == meant, publish)
+
+
+@action("test.lose_header")
+def lose_header(ctx: ActionContext) -> None:
+    """All messages to the runners of the run's chord are lost."""
+    group = f"{ctx.flow_session_id}.header"
+    _on_message(lambda headers: headers.get("group") == group, lambda _: None)
 
 
 @action("test.lose_completion")

@@ -34,6 +34,15 @@ def forked(name: str, journal: Path) -> Definition:
     return {"name": name, "actions": {"first": record(journal), **branches, name: last}}
 
 
+def ends_by(fault: str, dispatch: str = "counted", queue: str = "branches", **inputs: object) -> Definition:
+    """A fork, and behind its join the fault, as the last thing that the run does."""
+    noop: Definition = {"uses": "core.noop"}
+    forked = {name: {**noop, "needs": ["start"]} for name in ("a", "b", "c")}
+    last = {"uses": fault, "with": inputs, "needs": list(forked)}
+    actions = {"start": noop, **forked, "last": last}
+    return {"name": "ends", "dispatch": dispatch, "queue": queue, "actions": actions}
+
+
 def publish(fleet: Fleet, definition: Definition) -> None:
     """The definition can be run by its name, from now on."""
     load_actions(())

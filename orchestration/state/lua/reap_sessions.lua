@@ -2,10 +2,11 @@
 -- what it was told to do. One caller at a time over the fleet is the reaper, as long as it comes again within its lease; a place is
 -- kept from call to call, so that all open sessions are looked at in turn.
 --
--- ARGV: reaper lease most
+-- ARGV: reaper lease most completions
 --   reaper  who calls
 --   lease   µs that it is the reaper; another one is told so meanwhile
 --   most    sessions looked at in one call, about
+--   completions  most that are published by one call
 -- INCLUDE: time ready permits parked slots turn claim emit pause admit stop cancel overdue reap
 -- Reply: 1, or 0: another one is the reaper; 1 when all sessions have been looked at since the first call; repairs (cause, session, µs
 --        since when, 0: unknown)*; runners to publish, and completions of sessions that have ended (session, runner or '', queue, branch
@@ -17,7 +18,6 @@
 -- Refusals: none
 -- Stream: one entry for each queued session that starts
 
-local MOST_COMPLETED = 20 -- completions published by one call: perhaps none is lost, and the fleet is only slow
 local FIELDS = { 'status', 'queues', 'workflow', 'key', 'priority', 'header', 'deadline', 'max_wait', 'timeout', 'signature', 'ended',
   'again', 'complete_at' }
 
@@ -34,7 +34,7 @@ local function look(id)
   local values, f = redis.call('HMGET', session_key(id), unpack(FIELDS)), {}
   for place, name in ipairs(FIELDS) do f[name] = values[place] or nil end
   if f.status == 'ended' then
-    if #publish < 5 * MOST_COMPLETED then complete_late(id, f, publish, note) end
+    if #publish < 5 * tonumber(completions) then complete_late(id, f, publish, note) end
   elseif f.status == 'cancelled' then
     end_stopped(id, publish, note)
   elseif f.status == 'queued' then
@@ -43,7 +43,7 @@ local function look(id)
   elseif f.status then
     wake_late(id, f, note)
     if f.status == 'running' then
-      if f.header then forget_header(id, note) end
+      if f.header then forget_header(id, f, queues, note) end
       serve_late(id, f, queues, note)
     end
   end

@@ -1,5 +1,5 @@
--- Move deferred units whose time has come back to ready. Stop sessions whose deadline has passed, or that were queued for too long,
--- and complete them again where that was in vain. Find branches that have waited too long. End turns that are in vain (shared/turn.lua).
+-- Move deferred units whose time has come back to ready. Stop sessions whose deadline has passed, or that were queued for too long.
+-- Find branches that have waited too long. End turns that are in vain (shared/turn.lua).
 --
 -- ARGV: most
 --   most   units moved in one call
@@ -10,28 +10,20 @@
 -- Refusals: none
 -- Stream: nothing
 
-local COMPLETE_AGAIN = 60000000 -- µs after which a session that is not closed yet is completed again: its completion may be lost
-
 local SETTLE_AGAIN = 1000000 -- µs after which branches that were overdue and are not settled yet are told again
 local MOST_OVERDUE = 800 -- values in one reply
 
 local publish, queues, woken, stopped, overdue, left = {}, {}, {}, {}, {}, tonumber(most)
--- end_early: stop a session, whose completion is looked after until it is closed. Returns when to look again.
 local function end_early(id, why)
   stop(id, why)
   end_cancelled(id, publish)
   stopped[#stopped + 1] = id
-  return now + COMPLETE_AGAIN
 end
 
 -- look: end what of a session is to be ended by now. Returns when to look again, in µs, or nil.
 local function look(id)
   local f = redis.call('HMGET', session_key(id), 'status', 'deadline', 'max_wait', 'workflow', 'key')
-  if not f[1] then return nil end
-  if f[1] == 'ended' or f[1] == 'cancelled' then
-    complete_again(id, publish)
-    return now + COMPLETE_AGAIN
-  end
+  if not f[1] or f[1] == 'ended' or f[1] == 'cancelled' then return nil end
   local again = tonumber(f[2] or 'inf')
   if again <= now then return end_early(id, 'deadline') end
   if f[3] and f[1] == 'queued' then

@@ -66,6 +66,14 @@ def causes(reaped: Reaped) -> list[tuple[str, str]]:
     return [(repair.cause, repair.flow_session_id) for repair in reaped.repairs]
 
 
+def came(live: LiveState, publication: Publication) -> Runner:
+    """The runner that was published, at work."""
+    number = int(publication.runner.rpartition(".")[2])
+    runner = runner_of(publication.flow_session_id, number, publication.queue)
+    assert live.start_runner(runner, LONG_US).verdict is Verdict.GO
+    return runner
+
+
 def completion_of(session: str) -> Publication:
     return Publication(session, "", "", 300.0, "parked")
 
@@ -100,6 +108,13 @@ def test_of_many_completions_some_are_published_at_a_time(live: LiveState) -> No
     published = [len(reap(live).publications) for _ in range(4)]
     assert published == [20, 20, 10, 0]
     assert live.repairs() == {"completion": 50}
+
+
+def test_completions_wait_while_none_can_be_recorded(live: LiveState) -> None:
+    end(live)
+    grow_old(live, "s", "ended", seconds=11)
+    assert live.reap_sessions("w#1", LONG_US, completions=0) == Reaped(is_reaper=True, is_done=True)
+    assert reap(live).publications == (completion_of("s"),)
 
 
 def test_a_session_that_was_open_before_the_reaper_was_there_is_completed_too(live: LiveState) -> None:
@@ -184,14 +199,14 @@ def test_a_chord_of_which_no_runner_has_come_goes_on_without_it(live: LiveState)
     assert causes(reap(live)) == []
     live.client.zincrby(key, -2 * SECOND_US, "s")
     reaped = reap(live)
-    assert causes(reaped)[0] == ("header", "s")
+    assert causes(reaped) == [("header", "s")]
     (publication,) = reaped.publications
     assert (publication.queue, publication.message) == ("q", "")
-    late = runner_of("s", 2)
-    assert live.start_runner(late, LONG_US, "message").verdict is Verdict.REDUNDANT
-    runner = runner_of("s", 1)
-    assert live.start_runner(runner, LONG_US, "message").verdict is Verdict.GO, "or it takes the other one's place"
-    assert live.settle_branch(runner, [], call=1).claims
+    assert publication.runner == "s.3", "none of the chord's"
+    assert live.start_runner(runner_of("s", 1), LONG_US, "message").verdict is Verdict.REDUNDANT
+    assert live.settle_branch(came(live, publication), [], call=1).claims
+    live.beat_worker("w#1", ["q", "r"], 4, LONG_US)
+    assert live.start_runner(runner_of("s", 2, "r"), LONG_US, "message").verdict is Verdict.REDUNDANT
 
 
 # Sessions that wait for others to end

@@ -50,6 +50,10 @@ SESSION_LEVELS = (
 )  # fmt: skip
 LEVELS = ("global", *(f"workflow:{name}" for name in WORKFLOWS), *(f"key:{name}" for name in KEYS))
 QUEUES = ("q1", "q2")
+#: Causes of repairs that the machine provokes.
+REPAIRED = ("completion", "header", "runner", "admission", "wake-up", "time limit")
+#: Those for what only takes long.
+LATE = {"completion", "header"}
 WORKER = "w@host#1"
 #: By so much older, ready units of another queue have the next permit of their session, if that queue has a free slot.
 TURN_AFTER_US = 250_000
@@ -232,10 +236,30 @@ class Transitions(RuleBasedStateMachine):
     @precondition(lambda self: self.holders)
     @rule(data=st.data(), mode=st.sampled_from(MODES), want=st.integers(1, 3), chunk=st.integers(1, 4))
     def step(self, data: st.DataObject, mode: Mode, want: int, chunk: int) -> None:
-        holder = self.holders[data.draw(st.sampled_from(sorted(self.holders)))]
+        self._step(data, data.draw(st.sampled_from(sorted(self.holders))), mode, want, chunk)
+
+    @precondition(lambda self: any(holder.held for holder in self.holders.values()))
+    @rule(data=st.data(), want=st.integers(1, 3))
+    def settle_some(self, data: st.DataObject, want: int) -> None:
+        """As `step`, by a runner that has something to settle: much of what follows needs that."""
+        names = sorted(name for name, holder in self.holders.items() if holder.held)
+        self._step(data, data.draw(st.sampled_from(names)), Mode.GO, want, 1)
+
+    @precondition(lambda self: self.holders or self.published or self.arriving)
+    @rule(data=st.data())
+    def claim_some(self, data: st.DataObject) -> None:
+        """Every message of a runner arrives, and every runner asks for work."""
+        self._deliver()
+        for name in sorted(self.holders):
+            if name in self.holders:
+                self._step(data, name, Mode.GO, 3, 1, settles=False)
+
+    def _step(self, data: st.DataObject, name: str, mode: Mode, want: int, chunk: int, *, settles: bool = True) -> None:
+        holder = self.holders[name]
         session = self.sessions[holder.runner.flow_session_id]
         was_over = not session.goes_on
-        chosen = data.draw(st.lists(st.sampled_from(sorted(holder.held)), unique=True)) if holder.held else []
+        units = sorted(holder.held) if settles else []
+        chosen = data.draw(st.lists(st.sampled_from(units), unique=True, min_size=int(want > 1))) if units else []
         settlements = [self._settlement(data, session, holder.held[unit]) for unit in chosen]
         chunks = f",{','.join(f'{name}={chunk}' for name in session.plan)}," if chunk > 1 else ""
         arguments: dict[str, object] = {
@@ -344,6 +368,7 @@ class Transitions(RuleBasedStateMachine):
         else:
             self._come_again(runner)
 
+    @precondition(lambda self: self.published)
     @rule()
     def crash_before_publishing(self) -> None:
         """A process dies that was told to publish runners, perhaps before it did."""
@@ -441,13 +466,15 @@ class Transitions(RuleBasedStateMachine):
                 session.paused = left
         self._publish(publications)
 
+    @precondition(lambda self: self.sessions)
     @rule()
     def wake(self) -> None:
         publications, wait_us, _ = self.live.wake_sessions()
         for name, session in self.sessions.items():
             if session.is_over and session.has_deadline and session.goes_on:
                 self._stop(name)
-                session.has_deadline = True  # it is looked at until it is closed
+            elif session.is_over:
+                session.has_deadline = False  # nobody looks any more whether it has passed
             session.wake()
         assert wait_us is not None or not any(session.has_deadline for session in self.sessions.values())
         may_wait = any(session.has_deadline or session.max_wait_us for session in self.sessions.values())
@@ -509,6 +536,123 @@ class Transitions(RuleBasedStateMachine):
     def close(self) -> None:
         for name in [name for name, session in self.sessions.items() if not session.goes_on]:
             self._close(name)
+
+    @precondition(lambda self: self.published)
+    @rule(data=st.data())
+    def lose_runner(self, data: st.DataObject) -> None:
+        """The message of a runner that is on its way is lost; its lease ends, and another one is published."""
+        lost = self.published.pop(data.draw(st.integers(0, len(self.published) - 1)))
+        session = self.sessions.get(lost.flow_session_id)
+        self.live.client.zadd(self.live.space.key("inflight", lost.queue), {lost.runner: 1}, xx=True)
+        if session is not None and session.header:
+            session.parked.add(lost.runner)  # before it is published again
+        before = self.live.repairs().get("message", 0)
+        publications, _, given_up = self.live.expire_leases()
+        assert list(given_up) == ([lost.runner] if session is not None else [])
+        assert self.live.repairs().get("message", 0) == before + len(given_up)
+        self._publish(publications)
+
+    @precondition(lambda self: self.arriving)
+    @rule(data=st.data())
+    def lose_first_message(self, data: st.DataObject) -> None:
+        """A message of a runner of a chord is lost that nobody has published from here."""
+        self.arriving.pop(data.draw(st.integers(0, len(self.arriving) - 1)))
+
+    @precondition(lambda self: self.queued)
+    @rule(data=st.data())
+    def lose_place_in_queue(self, data: st.DataObject) -> None:
+        """A session is queued nowhere."""
+        name = data.draw(st.sampled_from(sorted(self.queued)))
+        level, key = self.queued[name], self.live.space.key
+        self.live.client.zrem(key("sessions_queued") if level == "sessions" else key("blocked", level), name)
+        self.queued[name] = self._full(self.sessions[name])
+        self._repair("admission", name)
+
+    @precondition(lambda self: self._unserved())
+    @rule(data=st.data())
+    def lose_place_of_work(self, data: st.DataObject) -> None:
+        """A session waits for neither a slot nor a permit, though it could use them."""
+        name, queue = data.draw(st.sampled_from(self._unserved()))
+        key, client = self.live.space.key, self.live.client
+        client.zrem(key("waiting", queue), name)
+        for level in LEVELS:
+            client.zrem(key("blocked", level), f"{queue}|{name}")
+        self._repair("runner", name)
+
+    @precondition(lambda self: self._going_on("is_delayed", "deferred"))
+    @rule(data=st.data())
+    def lose_wake_up(self, data: st.DataObject) -> None:
+        """Nobody would look at what is deferred."""
+        name = data.draw(st.sampled_from(self._going_on("is_delayed", "deferred")))
+        self.live.client.zrem(self.live.space.key("delayed"), name)
+        self._repair("wake-up", name)
+
+    @precondition(lambda self: self._going_on("has_deadline"))
+    @rule(data=st.data())
+    def lose_deadline(self, data: st.DataObject) -> None:
+        """Nobody would look whether the deadline has passed."""
+        name = data.draw(st.sampled_from(self._going_on("has_deadline")))
+        self.live.client.zrem(self.live.space.key("due"), name)
+        self._repair("time limit", name)
+
+    def _repair(self, cause: str, name: str) -> None:
+        """The reaper finds this, and nothing else but what takes long."""
+        assert [repair for repair in self._reap() if repair[0] not in LATE] == [(cause, name)]
+
+    def _unserved(self) -> list[tuple[str, str]]:
+        """Sessions with use for one more runner on a queue, which they don't get just now."""
+        key, client = self.live.space.key, self.live.client
+        return [
+            (name, queue) for name, session in sorted(self.sessions.items()) for queue in QUEUES
+            if name not in self.queued and session.wants_runner(
+                queue, int(client.hget(key("session", name), f"pub:{queue}") or 0), self._turn(name)
+            )
+        ]  # fmt: skip
+
+    def _going_on(self, *fields: str) -> list[str]:
+        """Sessions that are not stopped, and have something in each of these fields."""
+        return sorted(
+            name for name, session in self.sessions.items()
+            if session.goes_on and session.status != "cancelled" and all(getattr(session, field) for field in fields)
+        )  # fmt: skip
+
+    @precondition(lambda self: self.sessions)
+    @rule()
+    def reap(self) -> None:
+        """What is whole is left as it is, but for completions that take long."""
+        assert {cause for cause, _ in self._reap()} <= LATE
+
+    def _reap(self) -> list[tuple[str, str]]:
+        """All sessions are looked at by the reaper, which finds nothing when it looks again; returns what it did."""
+        key, client = self.live.space.key, self.live.client
+        for name, session in self.sessions.items():
+            if not session.goes_on:
+                client.hset(key("session", name), "ended", 1)
+                client.hdel(key("session", name), "complete_at")
+        lonely = [
+            name for name, session in self.sessions.items()
+            if session.header and not session.come and name not in self.queued
+            and session.goes_on and session.status == "running" and not session.paused
+        ]  # fmt: skip
+        for name in lonely:
+            client.zadd(key("sessions_open"), {name: self.live.now_us() - 61_000_000})
+        counted = self.live.repairs()
+        reaped = self.live.reap_sessions(WORKER, LEASE_US)
+        assert reaped.is_reaper
+        assert reaped.is_done
+        found = {cause: [r.flow_session_id for r in reaped.repairs if r.cause == cause] for cause in REPAIRED}
+        assert sorted(found["completion"]) == sorted(name for name, each in self.sessions.items() if not each.goes_on)
+        assert sorted(found["header"]) == sorted(lonely)
+        for name in lonely:
+            self.sessions[name].header = 0
+        for cause, names in found.items():
+            if names:
+                counted[cause] = counted.get(cause, 0) + len(names)
+        assert self.live.repairs() == counted
+        self._publish(reaped.publications)
+        again = self.live.reap_sessions(WORKER, LEASE_US)
+        assert (again.repairs, again.publications) == ((), ()), "repaired once"
+        return [(repair.cause, repair.flow_session_id) for repair in reaped.repairs]
 
     @rule(level=st.sampled_from(LEVELS), most=SOME_LIMIT)
     def set_limit(self, level: str, most: int) -> None:
@@ -665,6 +809,7 @@ class Transitions(RuleBasedStateMachine):
             self._resume(why, sorted(self.sessions), workflow)
         for _ in range(10_000):
             self.wake()
+            self.reap()
             self._deliver()
             some_have_ended = any(not session.goes_on for session in self.sessions.values())
             if not self.holders and not self.queued and not some_have_ended:
@@ -721,6 +866,8 @@ class Transitions(RuleBasedStateMachine):
             runner = self._runner(publication.flow_session_id, publication.runner, publication.queue)
             if self.live.start_runner(runner, LEASE_US).verdict is Verdict.GO:
                 self.holders[runner.runner] = Holder(runner, has_permit=True)
+            elif publication.flow_session_id in self.sessions:
+                self.too_late.setdefault(publication.flow_session_id, set()).add(runner.runner)
 
     def _work_off(self, name: str) -> None:
         holder = self.holders[name]
@@ -750,7 +897,7 @@ class Transitions(RuleBasedStateMachine):
         for publication in publications:
             session = self.sessions[publication.flow_session_id]
             if not session.goes_on:
-                if session.header:
+                if session.header and publication.runner:
                     session.ender = publication.runner
                     session.parked.remove(publication.runner)
                     self.arriving.append((publication.flow_session_id, publication.runner, publication.queue))
@@ -794,6 +941,8 @@ class Transitions(RuleBasedStateMachine):
             assert started.verdict is Verdict.GONE
         elif not session.goes_on:
             assert started.verdict is self._verdict_at_the_end(session, runner_name)
+        elif not session.header and runner_name not in self.holders:
+            self._come_again(runner)
         elif runner_name in self.holders or (on_its_way and on_its_way.queue != queue):
             assert started.verdict is Verdict.DUPLICATE
         elif on_its_way:
@@ -823,7 +972,7 @@ class Transitions(RuleBasedStateMachine):
         """The message of a runner that was given up: it is needed, or it goes."""
         session = self.sessions[runner.flow_session_id]
         coming = int(
-            self.live.client.hget(self.live.space.key("session", runner.flow_session_id), f"pub:{runner.queue}")
+            self.live.client.hget(self.live.space.key("session", runner.flow_session_id), f"pub:{runner.queue}") or 0
         )
         wanted = session.wants_runner(runner.queue, coming, self._turn(runner.flow_session_id))
         verdict = self.live.start_runner(runner, LEASE_US).verdict

@@ -55,21 +55,23 @@ local function wake_late(id, f, note)
     note('wake-up', id, tonumber(first))
   end
   if not f.deadline and not f.max_wait or redis.call('ZSCORE', due_key(), id) then return end
-  local due = f.deadline
-  if not due and f.status == 'running' then due = overdue_of(id, {}, 0) end
-  if not due and f.status == 'queued' then due = now end
-  if not due then return end
-  redis.call('ZADD', due_key(), int(tonumber(due)), id)
-  note('time limit', id, tonumber(due))
+  if f.deadline or f.status == 'queued' or f.status == 'running' and overdue_of(id, {}, 0) then
+    redis.call('ZADD', due_key(), int(now), id)
+    note('time limit', id)
+  end
 end
 
 -- forget_header: none of the runners of its chord has ever come, so it goes on as a session that is counted in Redis. Those that come
 -- at last are of use to it, or go.
-local function forget_header(id, note)
+local function forget_header(id, f, queues, note)
   local opened = tonumber(redis.call('ZSCORE', sessions_open_key(), id))
   if now - opened < COME_AFTER or has_parked(id) or redis.call('EXISTS', runners_key(id)) == 1 then return end
+  redis.call('HSET', session_key(id), 'rseq', f.header) -- new runners have names of their own
   redis.call('HDEL', session_key(id), 'header')
   note('header', id, opened)
+  for queue in string.gmatch(f.queues, '[^,]+') do
+    if offer(id, queue) then queues[#queues + 1] = queue end
+  end
 end
 
 -- blocked_at: the level at which it waits for a permit with its work on a queue, or nil.
