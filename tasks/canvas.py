@@ -45,7 +45,7 @@ RUN_BRANCHES = "tasks.run_branches"
 TAKE_UP = "tasks.take_up_workflow"
 #: What can be done again later is not failed because PostgreSQL is away: about ten minutes of attempts. Each waits for
 #: half of 30 s in the mean, since the whole wait is random. Redis is waited for in place, unless the worker stops.
-RIDE_OUT: Final = {
+RIDE_OUT: Final[dict[str, Any]] = {
     "autoretry_for": (ServiceUnreachable, redis.exceptions.RedisError),
     "retry_backoff": 1,
     "retry_backoff_max": 30,
@@ -53,7 +53,7 @@ RIDE_OUT: Final = {
     "max_retries": 45,
 }
 #: A run that was accepted is completed, however long that takes.
-COMPLETE_AT_LAST: Final = {**RIDE_OUT, "max_retries": None}
+COMPLETE_AT_LAST: Final[dict[str, Any]] = {**RIDE_OUT, "max_retries": None}
 #: What Celery raises when the broker or the result back end is away.
 AWAY: Final = (OperationalError, redis.exceptions.RedisError, OSError)
 #: Between two attempts to count a runner of a chord whose session has ended.

@@ -175,3 +175,18 @@ def test_a_postgresql_that_is_stopped_at_once_and_comes_back_costs_time_only(
             sessions += begin(client, journal, range(RUNS, 2 * RUNS))
             pass_seconds(5)
         check_all_ran_once(own, client, journal, sessions, runs)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["frozen", "killed"])
+def test_where_redis_is_the_broker_too_an_outage_costs_time_only(
+    servers: tuple[EmbeddedValkey, EmbeddedPostgres], namespace: str, tmp_path: Path, journal: Path, ends: bool
+) -> None:
+    runs = range(RUNS)
+    with fleet_on(servers, namespace, tmp_path / "fleet") as fleet:
+        fleet.start(2, concurrency=2, ACTION_MODULES=ACTION_MODULES)
+        with running_client(fleet) as client:
+            sessions = begin(client, journal, runs)
+            wait_at_work(journal)
+            with away(servers[0]) if ends else frozen(servers[0]):
+                pass_seconds(12.0)
+            check_all_ran_once(fleet, client, journal, sessions, runs)

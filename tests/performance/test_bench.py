@@ -72,6 +72,7 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
         "shares-1-3": {"items": 600, "rows": 602},
         "waiting-sessions": {"calls": 50, "waiting": 50},
         "branching": {"runs": 1, "rows": 17},
+        "backlog": {"rows": 20_000, "rows_alone": 5000},
     }
     assert {name: counts for name, counts in beside.items() if counts} == {
         "fan-out": {"tasks": 200, "messages": 200},

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.performance.stack import FORKING, PREFORK, THREADS
+from tests.performance.workloads.backlog import Backlog
 from tests.performance.workloads.branching import Branching
 from tests.performance.workloads.crowd import Crowd
 from tests.performance.workloads.fairness import Shares, SmallBeside
@@ -45,6 +46,7 @@ def full_size(dispatchers: Sequence[str] = DISPATCHERS) -> list[Workload]:
         *(Waiting(40, 0.1, 10, THREADS, 0.85, dispatch) for dispatch in dispatchers),
         *(Waiting(400, 0.1, 10, THREADS, 0.95, dispatch) for dispatch in dispatchers),
         Branching(0.05, 5),
+        Backlog(1_000_000, 200_000),
         Million(1_000_000, 10_000),
     ]
 
@@ -70,4 +72,5 @@ def quick_size() -> list[Workload]:
         Waiting(40, 0.02, 10, THREADS, 0.85),
         Waiting(400, 0.005, 10, THREADS, 0.95),
         Branching(0.02, 1),
+        Backlog(20_000, 5000),
     ]
