@@ -231,3 +231,19 @@ def test_a_full_redis_gives_its_messages_out(own_fleet: Fleet, client: Client, j
         server.config_set("maxmemory", 0)
     check_each_once(journal, own_fleet, "first", "waits-0", "waits-1", "waits-2")
     assert "Trying to re-establish the connection" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_connections_that_are_reset_all_the_time_repeat_and_lose_nothing(
+    own_fleet: Fleet, client: Client, journal: Path, pool: str
+) -> None:
+    marks = [f"m{number}" for number in range(200)]
+    client.run(
+        "for mark in marks: app.send_task('test.note', (path, mark, 0.05))", marks=marks, path=str(journal)
+    )  # fmt: skip
+    start(own_fleet, 2, pool=pool)
+    with closing(redis.Redis.from_url(own_fleet.redis_url)) as server:
+        while sum(counts(journal).values()) < 2 * len(marks):
+            server.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            time.sleep(0.3)
+    check_each_once(journal, own_fleet, *marks)
