@@ -33,6 +33,8 @@ from tasks.transport.deliveries import deliveries
 _log = logging.getLogger(__name__)
 #: `redis+socket://` is among them.
 SCHEMES: Final = ("redis", "rediss")
+#: While the server's memory is full it refuses moves: how often it is asked then.
+FULL_SECONDS: Final = 0.25
 #: What a message that can't be read shows of itself in the log.
 SHOWN_BYTES: Final = 1000
 
@@ -85,7 +87,7 @@ class Line:
         self.waits = False
         self._channel = channel
         self._number: int | None = None
-        self._knows_script = False
+        self._knows_script = self._is_full = False
 
     def send(self, keys: list[str], *, wait_seconds: float) -> None:
         """Send a take from `keys`; with a time to wait, after a move from this line's own queue that blocks so long."""
@@ -94,7 +96,10 @@ class Line:
         commands: list[tuple[scripts.Argument, ...]] = []
         if wait_seconds:
             moving = f"moving:{deliveries.consumer}:{self.key}"
-            commands.append(("BLMOVE", self.key, moving, "RIGHT", "LEFT", wait_seconds))
+            if self._is_full:
+                commands.append(("BRPOP", f"{moving}:nothing", FULL_SECONDS))
+            else:
+                commands.append(("BLMOVE", self.key, moving, "RIGHT", "LEFT", wait_seconds))
         arguments: list[scripts.Argument] = [len(keys), *keys, deliveries.consumer, self._number, deliveries.lease_ms]
         if self._knows_script:
             commands.append(("EVALSHA", scripts.take.sha, *arguments))
@@ -110,7 +115,7 @@ class Line:
         """
         try:
             if self.waits:
-                self.connection.read_response()
+                self._read_move()
             try:
                 answer = self.connection.read_response()
             except redis.exceptions.NoScriptError:  # the server has restarted behind a proxy, or was told to forget
@@ -131,6 +136,13 @@ class Line:
         deliveries.end_take(self._number)
         self._number = None
         return delivery, answer[0].decode(), answer[1]
+
+    def _read_move(self) -> None:
+        self._is_full = False
+        try:
+            self.connection.read_response()
+        except redis.exceptions.OutOfMemoryError:  # it moves nothing; `take` works
+            self._is_full = True
 
     def cut(self) -> None:
         """Close the connection; the next `send` needs another."""

@@ -124,7 +124,7 @@ def test_fault_b_a_worker_consumes_on_after_a_restart_of_redis(
     assert not any(worker.has_exited() for worker in workers)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
 def test_fault_c_a_task_may_take_longer_than_the_lease_of_its_message(
     own_fleet: Fleet, client: Client, journal: Path, pool: str
 ) -> None:
@@ -196,3 +196,54 @@ def test_a_worker_that_waits_for_its_last_task_keeps_no_other_message(
         wait_until(lambda: server.hlen("unacked") == 1 and server.llen("branches") == 1, "it waits again", 5)
     wait_line(journal, "end last")
     assert "start next" not in counts(journal)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_worker_serves_several_queues(own_fleet: Fleet, client: Client, journal: Path, pool: str) -> None:
+    """In turns while all have messages, and at once when one comes to an idle worker."""
+    queues = ("one", "two", "three")
+    marks = [f"{queue}-{number}" for number in range(10) for queue in queues]
+    for mark in marks:
+        send(client, journal, mark, queue=mark.partition("-")[0])
+    start(own_fleet, pool=pool, queues=queues)
+    for mark in marks:
+        wait_line(journal, f"end {mark}")
+    started = [line.split()[1] for line in journal.read_text().splitlines() if line.startswith("start")]
+    for queue in queues:
+        assert sum(mark.startswith(queue) for mark in started[:15]) >= 4, started
+    for queue in queues:
+        send(client, journal, f"idle-{queue}", queue=queue)
+        wait_line(journal, f"end idle-{queue}", seconds=5)
+    wait_nothing_held(own_fleet, queues)
+    assert set(counts(journal).values()) == {1}
+
+
+def test_a_full_redis_gives_its_messages_out(own_fleet: Fleet, client: Client, journal: Path) -> None:
+    (worker,) = start(own_fleet)
+    with closing(redis.Redis.from_url(own_fleet.redis_url)) as server:
+        send(client, journal, "first", 1.0)
+        wait_line(journal, "start first")
+        for number in range(3):
+            send(client, journal, f"waits-{number}", 0.5)
+        server.config_set("maxmemory", 1)
+        for number in range(3):
+            wait_line(journal, f"end waits-{number}")
+        server.config_set("maxmemory", 0)
+    check_each_once(journal, own_fleet, "first", "waits-0", "waits-1", "waits-2")
+    assert "Trying to re-establish the connection" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_connections_that_are_reset_all_the_time_repeat_and_lose_nothing(
+    own_fleet: Fleet, client: Client, journal: Path, pool: str
+) -> None:
+    marks = [f"m{number}" for number in range(200)]
+    client.run(
+        "for mark in marks: app.send_task('test.note', (path, mark, 0.05))", marks=marks, path=str(journal)
+    )  # fmt: skip
+    start(own_fleet, 2, pool=pool)
+    with closing(redis.Redis.from_url(own_fleet.redis_url)) as server:
+        while sum(counts(journal).values()) < 2 * len(marks):
+            server.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            time.sleep(0.3)
+    check_each_once(journal, own_fleet, *marks)

@@ -78,7 +78,7 @@ class Records:
             wait_until(lambda: not client.hlen("unacked") and not any(map(client.llen, queues)), "no message left")
 
     def messages_of(self, flow_session_id: str, queue: str) -> int:
-        """How many of a session's messages wait in a queue or are at work; those of killed workers stay for hours."""
+        """How many of a session's messages wait in a queue or are at work; also of workers that are no more."""
         with closing(redis.Redis.from_url(self._fleet.redis_url)) as client:
             texts = [*client.hvals("unacked"), *client.lrange(queue, 0, -1)]
         return sum(flow_session_id.encode() in text for text in texts)

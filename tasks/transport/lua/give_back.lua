@@ -16,7 +16,7 @@ if only_lost == '1' then
   if lease and tonumber(lease) > time[1] * 1000 + math.floor(time[2] / 1000) then return 0 end
 end
 local length, rest = string.match(held, '^(%d+):()')
-redis.call('RPUSH', string.sub(held, rest, rest + length - 1), message)
-redis.call('HDEL', 'unacked', id)
+redis.call('HDEL', 'unacked', id) -- first, as it is allowed when memory is full; then the rest is
 redis.call('SREM', 'unacked:' .. consumer, number)
+redis.call('RPUSH', string.sub(held, rest, rest + length - 1), message)
 return 1

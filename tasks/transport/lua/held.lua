@@ -8,7 +8,10 @@ local consumer, most = ARGV[1], tonumber(ARGV[2])
 local held = {}
 for _, queue in ipairs(redis.call('SMEMBERS', 'moving:' .. consumer)) do
   local moving = 'moving:' .. consumer .. ':' .. queue
-  for _ = 1, redis.call('LLEN', moving) do redis.call('LMOVE', moving, queue, 'LEFT', 'RIGHT') end
+  for _ = 1, redis.call('LLEN', moving) do
+    local message = redis.call('LPOP', moving) -- first, as it is allowed when memory is full
+    redis.call('RPUSH', queue, message)
+  end
 end
 redis.call('DEL', 'moving:' .. consumer)
 for _, number in ipairs(redis.call('SRANDMEMBER', 'unacked:' .. consumer, most)) do

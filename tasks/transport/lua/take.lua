@@ -6,6 +6,7 @@
 --   lease_ms how long the consumer keeps its messages without a sign of life
 -- Reply: nothing, or queue and message. The message is held as `<consumer>/<number>`
 -- What a blocking move has put into `moving:<consumer>:<queue>` goes first: it is the oldest.
+-- A pop is the first write, as it is allowed when memory is full, and all that follows is allowed then.
 
 local consumer, number, lease_ms = ARGV[1], ARGV[2], ARGV[3]
 local id = consumer .. '/' .. number
@@ -15,15 +16,20 @@ if again then -- taken before, into a connection that was lost
   return { string.sub(again, rest, rest + length - 1), string.sub(again, rest + length) }
 end
 for _, queue in ipairs(KEYS) do
-  redis.call('SADD', 'moving:' .. consumer, queue)
   local message = redis.call('RPOP', 'moving:' .. consumer .. ':' .. queue) or redis.call('RPOP', queue)
   if message then
+    redis.call('SADD', 'moving:' .. consumer, queue)
     redis.call('HSET', 'unacked', id, #queue .. ':' .. queue .. message)
     redis.call('SADD', 'unacked:' .. consumer, number)
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     redis.call('ZADD', 'unacked_consumers', 'GT', now + lease_ms, consumer)
     return { queue, message }
+  end
+end
+for _, queue in ipairs(KEYS) do
+  if redis.call('SISMEMBER', 'moving:' .. consumer, queue) == 0 then
+    redis.call('SADD', 'moving:' .. consumer, queue) -- before the first move from it
   end
 end
 return false
