@@ -22,6 +22,7 @@ from orchestration.plan import compile_plan
 from orchestration.registry import load_actions
 from orchestration.store import sessions, workflows
 from orchestration.store.pool import Database
+from orchestration.vocabulary import Dispatch
 from parallelizer.services.folder import prepare_folder
 from parallelizer.services.valkey import EmbeddedValkey
 from tests.support.clients import Client, running_client
@@ -72,17 +73,20 @@ def database(two: Fleet) -> Iterator[Database]:
 class Runs:
     """Runs of one workflow, each with a journal of its own."""
 
-    def __init__(self, client: Client, database: Database, folder: Path) -> None:
+    def __init__(
+        self, client: Client, database: Database, folder: Path, dispatch: Dispatch = Dispatch.COUNTED
+    ) -> None:  # fmt: skip
         self._client = client
         self._database = database
         self._folder = folder
+        self._dispatch = dispatch
         folder.mkdir()
         self.sessions: list[str] = []
         self._known: dict[tuple[int, str], int] = {}
 
     def begin(self, number: int) -> None:
         for index in range(number):
-            workflow = forked(self._folder / str(index))
+            workflow = {**forked(self._folder / str(index)), "dispatch": self._dispatch}
             code = "result = send(workflow, payload).delay().id"
             self.sessions.append(self._client.run(code, workflow=workflow, payload={"run": index}))
         # a message that nobody has accepted yet is lost with Redis
@@ -162,8 +166,9 @@ def check(runs: Runs) -> None:
     assert runs.recorded() == dict.fromkeys(runs.sessions, "succeeded")
 
 
+@pytest.mark.parametrize("dispatch", Dispatch, ids=str)
 def test_all_runs_end_after_redis_has_lost_everything(
-    two: Fleet, client: Client, database: Database, tmp_path: Path, journal: Path
+    two: Fleet, client: Client, database: Database, tmp_path: Path, journal: Path, dispatch: Dispatch
 ) -> None:
     release = tmp_path / "release"
     held = {"uses": "test.wait_for_file", "with": {"journal": str(journal), "path": str(release), "seconds": 90}}
@@ -172,7 +177,7 @@ def test_all_runs_end_after_redis_has_lost_everything(
     second = {"name": "chained", "actions": {"chained": record(journal)}}
     chained = client.run(code, first=linear, second=second)
     wait_until(lambda: bool(read_journal(journal)), "the linear run is at work")
-    runs = Runs(client, database, tmp_path / "journals")
+    runs = Runs(client, database, tmp_path / "journals", dispatch)
     runs.begin(RUNS)
     wait_until(lambda: runs.settled() > RUNS * 5, "a fifth of the tasks have settled")
     runs.note_settled()
