@@ -63,12 +63,17 @@ class Rehydration:
         #: The epoch in which Redis counted less than it had before.
         self._gone_back_in: int | None = None
         self._known: int | None = None
+        #: There is something to look at now.
+        self._noticed = threading.Event()
+        self._noticed.set()
         #: Since when all has answered, by `time.monotonic`.
         self._steady_since: float | None = None
 
     def run(self, ended: threading.Event) -> None:
         """Look again and again, until `ended`. Never raises."""
-        while not ended.wait(LOOK_SECONDS):
+        while not ended.is_set():
+            self._noticed.wait(LOOK_SECONDS)
+            self._noticed.clear()
             try:
                 self.look()
             except Exception as error:  # noqa: BLE001 - it looks again
@@ -83,6 +88,7 @@ class Rehydration:
         tick = self._live.tick()
         if tick <= self._tick:
             self._gone_back_in = self._known
+            self._noticed.set()
         self._tick = tick
 
     def look(self) -> int:

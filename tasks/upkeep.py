@@ -50,6 +50,8 @@ WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
 #: 100,000 rows a second are 4 MB in this time.
 BOUND_SECONDS = 0.25
+#: Within this each worker has said which messages it holds, twice (worker/holding.py).
+SAY_SECONDS = 5.0
 #: A loss of less than this may not be noticed.
 TICK_SECONDS = 0.1
 PARTITION_SECONDS = 3600.0
@@ -105,8 +107,9 @@ class UpkeepLoop:
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)
         self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
         self._rehydration = Rehydration(
-            self._live, self._database, self._stream, settings.lease_seconds, canvas.publish_take_up, self._publish
-        )
+            self._live, self._database, self._stream, max(settings.lease_seconds, SAY_SECONDS), canvas.publish_take_up,
+            self._publish,
+        )  # fmt: skip
         self._overdue: OverdueBranches | None = None
         self._messages: MessageLeases | None = None
         self._renewal = Duty("renew leases", settings.lease_seconds / 3, self.renew_leases)

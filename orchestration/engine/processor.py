@@ -23,6 +23,7 @@ from orchestration.engine.context import ProcessingContext, Stores, load_context
 from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.inline import InlineRun
 from orchestration.engine.invoke import TimeLimit
+from orchestration.engine.opening import new_session
 from orchestration.engine.rebuild import rebuild
 from orchestration.engine.results import has_nan
 from orchestration.engine.run_ids import check_same_run
@@ -30,14 +31,13 @@ from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, StaleClaim, WorkflowExecutionError
-from orchestration.plan import most_ready
 from orchestration.state.limits import OperatorLimits
-from orchestration.state.records import PAYLOAD_FIELD, NewSession, Runner
+from orchestration.state.records import Runner
 from orchestration.state.rows import encode_rows
 from orchestration.state.wire import lives_in
 from orchestration.store import recovery, sessions
 from orchestration.store.recovery import Facts
-from orchestration.vocabulary import Dispatch, Mode, RunStatus, Settlement, Verdict
+from orchestration.vocabulary import Mode, RunStatus, Settlement, Verdict
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Contexts kept in a process: a runner that comes back to a session finds what it has read before.
 KEPT_CONTEXTS = 8
-#: Runners in the header of a chord: each of them is a message at the fork and a part at the end, needed or not.
-MOST_IN_HEADER = 100
 #: Callbacks are sent and the result is stored in some ms; when the broker or the result back end is away, in more.
 DELIVERY_US = 30_000_000
 
@@ -196,7 +194,7 @@ class EnhancedParallelProcessor:
         """
         live, session = self.stores.live, fork.request.flow_session_id
         lease_us = int(self.settings.lease_seconds * 1e6)
-        new = _new_session(fork, signature, self.settings.max_concurrent_workflows, self._deadline_us(fork))
+        new = new_session(fork, signature, self.settings.max_concurrent_workflows, self._deadline_us(fork))
         if fork.facts is not None and fork.facts.is_cancelled:
             live.cancel_session(session)  # Redis has forgotten it, perhaps; `open_session` heeds the mark
         keep = fork.context.keeper(*(settlement.rows for _, settlement in new.settlements))
@@ -404,39 +402,9 @@ class EnhancedParallelProcessor:
         return f"{lives_in(self.worker, os.getpid())}{uuid.uuid4().hex[:12]}"
 
 
-def _new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: int) -> NewSession:
-    """What is opened: all that is known of the session, and what of it has been run."""
-    context, plan = fork.context, fork.version.plan
-    return NewSession(
-        workflow=fork.version.workflow, version_id=fork.version.version_id, day=context.day, limit=context.limit,
-        branch_timeout_seconds=context.branch_timeout_seconds, signature=signature, priority=fork.request.priority,
-        attempt=fork.attempt, most_sessions=most_sessions,
-        queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
-        open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
-        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload)), *fork.results.items()],
-        settlements=[(plan.branches[settlement.claim.name].queue, settlement) for settlement in fork.settlements],
-        item_results_cap=context.settings.max_item_results_bytes if fork.facts is None else 0,
-        header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0, weight=plan.limits.weight,
-        key=fork.key, most_of_workflow=plan.limits.max_concurrent_branches_of_workflow or 0,
-        most_of_key=plan.limits.max_concurrent_branches_per_key or 0,
-        sessions_of_workflow=plan.limits.max_concurrent_sessions or 0,
-        sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0,
-        # what was let in once is not turned away, nor turns others away
-        when_full=plan.limits.when_full if fork.facts is None else "queue",
-        rebuilt=fork.facts is not None, sseq=fork.facts.sequence if fork.facts else 0,
-        was_paused=fork.row.status is RunStatus.PAUSED,
-        deadline_us=deadline_us, max_wait_us=int((plan.limits.max_wait_seconds or 0) * 1e6),
-    )  # fmt: skip
-
-
 def _key_of(version: Version, request: RunRequest, payload: object) -> str:
     session = session_view(request.flow_session_id, version)
     return concurrency_key(version.plan.limits.concurrency_key, Scope(payload=payload, session=session))
-
-
-def _header_of(context: ProcessingContext) -> int:
-    """Runners that may be of use to the session at the same moment."""
-    return most_ready(context.plan.branches, min(context.limit, MOST_IN_HEADER))
 
 
 def process_workflow(

@@ -24,10 +24,11 @@ class Holding:
             retry=Retry(NoBackoff(), 0),
         )  # fmt: skip
 
-    def hold(self, flow_session_ids: Sequence[str], lease_us: int) -> None:
+    def hold(self, flow_session_ids: Sequence[str], left: Sequence[str], lease_us: int) -> None:
         """The messages of these sessions are in the hands of a worker that lives: for so long they are not lost.
 
+        Args: left: those that it held before and does not hold any more.
         Raises: RedisError: nobody knows.
         """
-        script = load_script("hold_sessions")
-        self._client.eval(script.source, 1, self._space.prefix, str(lease_us), *flow_session_ids)
+        script, number = load_script("hold_sessions"), str(len(flow_session_ids))
+        self._client.eval(script.source, 1, self._space.prefix, str(lease_us), number, *flow_session_ids, *left)

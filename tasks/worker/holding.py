@@ -38,6 +38,8 @@ class HeldSessions(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._timer: Any = None
         self._stopped: threading.Event | None = None
+        #: What was held at the last call.
+        self._held: set[str] = set()
         settings = get_settings()
         assert settings.redis_url is not None
         self._holding = Holding(settings.redis_url, settings.namespace)
@@ -64,15 +66,16 @@ class HeldSessions(bootsteps.StartStopStep):
         """Say it once."""
         from tasks.workflow import session_of  # noqa: PLC0415 - which loads this module
 
-        held = [
+        held = {
             session_of(request)
             for request in {*state.active_requests, *state.reserved_requests}
             if request.name in _TASKS
-        ]
-        if not held:
+        }
+        if not held and not self._held:
             return
         try:
-            self._holding.hold(held, int(HELD_SECONDS * 1e6))
+            self._holding.hold([*held], [*self._held - held], int(HELD_SECONDS * 1e6))
+            self._held = held
         except (RedisError, OSError) as error:
             _log.debug("[WORKER] could not say which flow sessions are at work: %s", error)
 

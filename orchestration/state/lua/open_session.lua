@@ -82,6 +82,7 @@ redis.call('HSET', fields, 'status', queued and 'queued' or 'running', 'workflow
   'limit', limit, 'timeout', timeout, 'weight', weight, 'priority', priority, 'vtime', first_vtime(tonumber(priority)),
   'open', open, 'failed', 0, 'rseq', rebuilt == '1' and clock_reply[1] or 0, 'queues', queues, 'signature', signature)
 if sseq ~= '0' then redis.call('HSET', fields, 'sseq', sseq) end
+if rebuilt == '1' then redis.call('ZREM', held_sessions_key(), session) end
 if header ~= '0' then redis.call('HSET', fields, 'header', header) end
 if key ~= '' then
   redis.call('HSET', fields, 'key', key)

@@ -1,0 +1,233 @@
+"""What a session was when Redis was lost, it is again: tried twice, paused, queued, cancelled, in its first branch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.engine.context import ProcessingContext
+from orchestration.engine.finish import RunResult
+from orchestration.engine.inline import InlineRun
+from orchestration.engine.processor import Fork, RunRequest
+from orchestration.errors import StaleClaim
+from orchestration.state.rows import encode_rows
+from orchestration.store import recovery, sessions
+from orchestration.vocabulary import RunStatus, Verdict
+from tests.support.journal import read_journal
+from tests.support.stepping import QUEUE, SteppingEngine
+
+
+class RedisLost(Exception):
+    """Raised between two steps."""
+
+
+def starts(journal: Path) -> Counter[str]:
+    return Counter(task for kind, task, *_ in read_journal(journal) if kind == "start")
+
+
+def record(journal: Path, *needs: str, **inputs: object) -> dict[str, Any]:
+    return {"uses": "test.record", "needs": list(needs), "with": {"journal": str(journal), **inputs}}
+
+
+def run_until(engine: SteppingEngine, workflow: dict[str, Any], settled: str, alone: int = 1) -> str:
+    """Run until PostgreSQL has a row with an end, or a wait, of the action, then lose Redis; returns the session."""
+    session = ""
+
+    def check(context: ProcessingContext) -> None:
+        nonlocal session
+        session = context.flow_session_id
+        engine.updater.drain_all()
+        rows = engine.database.fetch(
+            "SELECT 1 FROM tasks WHERE flow_session_id = %s AND action = %s AND status <> 'running'", (session, settled)
+        )
+        if rows:
+            raise RedisLost
+
+    with pytest.raises(RedisLost):
+        engine.run(workflow, check=check, alone=alone)
+    engine.lose_redis()
+    return session
+
+
+def fork_of(engine: SteppingEngine, session: str) -> Fork:
+    fork = engine.processor.take_up(RunRequest(session, "", None, QUEUE))
+    assert isinstance(fork, Fork)
+    return fork
+
+
+def test_a_step_that_waits_for_its_second_attempt_has_had_one(engine: SteppingEngine, journal: Path) -> None:
+    flaky = {
+        "uses": "test.fail_first", "needs": ["a"], "with": {"journal": str(journal), "times": 2},
+        "retry": {"max_attempts": 3, "delay_seconds": 0.01},
+    }  # fmt: skip
+    actions = {"a": record(journal), "b": record(journal, "a"), "flaky": flaky}
+    session = run_until(engine, {"name": "retried", "actions": actions}, "flaky")
+    result = engine.take_up(session)
+    assert (result.status, starts(journal)["flaky"]) == ("succeeded", 3)
+    (row,) = engine.database.fetch(
+        "SELECT attempt, status FROM tasks WHERE flow_session_id = %s AND action = 'flaky'", (session,)
+    )
+    assert row == (3, "succeeded")
+
+
+def test_an_item_that_waits_for_its_second_attempt_has_had_one(engine: SteppingEngine, journal: Path) -> None:
+    flaky = {
+        "uses": "test.fail_first", "for_each": [0, 2, 0], "with": {"journal": str(journal), "times": "${{ item }}"},
+        "retry": {"max_attempts": 3, "delay_seconds": 0.01},
+    }  # fmt: skip
+    session = run_until(engine, {"name": "items", "actions": {"flaky": flaky}}, "flaky", alone=0)
+    result = engine.take_up(session)
+    assert (result.status, starts(journal)["flaky:1"]) == ("succeeded", 3)
+    assert engine.database.fetch(
+        "SELECT item, attempt FROM tasks WHERE flow_session_id = %s AND item >= 0 ORDER BY item", (session,)
+    ) == [(0, 1), (1, 3), (2, 1)]
+
+
+def test_steps_behind_a_checkpoint_go_on_and_results_are_there(engine: SteppingEngine, journal: Path) -> None:
+    """A large result is read from where it was put; those of items too; a null is one."""
+    large = {"uses": "test.large", "needs": ["a"], "with": {"size_bytes": 300_000}}
+    actions = {
+        "a": record(journal), "large": large, "null": {"uses": "core.noop", "needs": ["a"]},
+        "each": {**record(journal, "a"), "for_each": {"range": 3}},
+        "last": record(journal, "large", "null", "each"), "end": record(journal, "last"),
+    }  # fmt: skip
+    output = {
+        "size": "${{ size(tasks.large.result) }}", "null": "${{ tasks.null.result }}",
+        "each": "${{ tasks.each.result }}", "end": "${{ tasks.end.result }}",
+    }  # fmt: skip
+    session = run_until(engine, {"name": "large", "actions": actions, "output": output}, "last")
+    result = engine.take_up(session)
+    expected = {"size": 300_000, "null": None, "each": ["each:0", "each:1", "each:2"], "end": "end"}
+    assert (result.status, result.output) == ("succeeded", expected)
+    assert set(starts(journal).values()) == {1}
+
+
+def test_a_session_that_was_cancelled_ends_as_cancelled(engine: SteppingEngine, journal: Path) -> None:
+    actions = {"a": record(journal), "b": record(journal, "a"), "c": record(journal, "a")}
+    session = run_until(engine, {"name": "cancelled", "actions": actions}, "b")
+    row = sessions.load_session(engine.database, session)
+    assert row is not None
+    recovery.note_cancelled(engine.database, session, row.session_day)
+    result = engine.take_up(session)
+    assert (result.status, dict(result.counts)) == ("cancelled", {"succeeded": 2, "cancelled": 1})
+    assert starts(journal)["c"] == 0
+
+
+def test_a_session_that_was_paused_is_paused(engine: SteppingEngine, journal: Path) -> None:
+    actions = {"a": record(journal), "b": record(journal, "a"), "c": record(journal, "a")}
+    session = run_until(engine, {"name": "paused", "actions": actions}, "b")
+    row = sessions.load_session(engine.database, session)
+    assert row is not None
+    sessions.set_status(engine.database, session, row.session_day, [RunStatus.RUNNING], RunStatus.PAUSED)
+    engine.database.execute("UPDATE flow_sessions SET sequence = 7 WHERE flow_session_id = %s RETURNING 1", (session,))
+    fork = fork_of(engine, session)
+    assert engine.processor.open_fork(fork, "{}") is Verdict.GO
+    assert engine.processor.run_fork(fork) is Verdict.STOP
+    snapshot = engine.live.snapshot(session)
+    assert snapshot is not None
+    assert (snapshot.status, set(snapshot.paused)) == ("paused", {"session"})
+    found, publications = engine.live.resume_sessions("session", [session])
+    assert found == ["resumed"]
+    engine.updater.drain_all()
+    row = sessions.load_session(engine.database, session)
+    assert row is not None
+    assert row.status is RunStatus.RUNNING, "statuses go on counting where PostgreSQL is"
+    assert [publication.flow_session_id for publication in publications] == [session]
+    assert int(publications[0].runner.rpartition(".")[2]) > 1_000_000, "no runner of the former life has this number"
+
+
+def test_above_a_limit_of_sessions_what_was_done_is_kept(
+    redis_url: str, database_url: str, namespace: str, journal: Path
+) -> None:
+    engine = SteppingEngine(redis_url, database_url, namespace, max_concurrent_workflows=1)
+    try:
+        actions = {"a": record(journal), "b": record(journal, "a"), "c": record(journal, "a")}
+        session = run_until(engine, {"name": "queued", "actions": actions}, "b", alone=0)
+        other = engine.processor.process_workflow_parallel(
+            RunRequest(f"{session}-2", {"name": "other", "actions": {"x": record(journal)}}, None, QUEUE)
+        )
+        assert isinstance(other, Fork)
+        assert engine.processor.open_fork(other, "{}") is Verdict.GO
+        fork = fork_of(engine, session)
+        assert engine.processor.open_fork(fork, "{}") is Verdict.QUEUED
+        engine.live.cancel_session(f"{session}-2")
+        engine.live.close_session(f"{session}-2")
+        snapshot = engine.live.snapshot(session)
+        assert snapshot is not None
+        assert (snapshot.status, snapshot.open_branches, snapshot.ready) == ("running", 1, 1)
+    finally:
+        engine.close()
+
+
+def test_a_session_whose_completion_was_lost_is_completed(engine: SteppingEngine, journal: Path) -> None:
+    fork = engine.forking.process_workflow_parallel(
+        RunRequest(
+            "11111111-1111-4111-8111-111111111111", {"name": "done", "actions": {"a": record(journal)}}, None, QUEUE
+        )
+    )
+    assert isinstance(fork, Fork)
+    inline = InlineRun(fork.context, engine.processor.spawn_branch_processor(fork.context, fork.runner), QUEUE)
+    inline.run_first_branch()
+    rows = [row for settlement in inline.settlements for row in settlement.rows]
+    session = fork.request.flow_session_id
+    assert engine.live.record_rows(session, fork.context.day, "w", encode_rows(rows), alone=True)
+    engine.updater.drain_all()
+    engine.lose_redis()
+    result = engine.take_up(session)
+    assert (result.status, result.output, starts(journal)["a"]) == ("succeeded", {"a": "a"}, 1)
+
+
+def test_a_first_branch_that_was_taken_for_dead_settles_nothing(engine: SteppingEngine, journal: Path) -> None:
+    """It comes when the session has been rebuilt: its checkpoint and its end are refused."""
+    actions = {"a": record(journal), "b": record(journal, "a")}
+    session = "22222222-2222-4222-8222-222222222222"
+    late = engine.forking.process_workflow_parallel(
+        RunRequest(session, {"name": "late", "actions": actions}, None, QUEUE)
+    )
+    assert isinstance(late, Fork)
+    fork = fork_of(engine, session)
+    assert engine.processor.open_fork(fork, "{}") is Verdict.GO
+    inline = InlineRun(late.context, engine.processor.spawn_branch_processor(late.context, late.runner), QUEUE)
+    with pytest.raises(StaleClaim):
+        inline.run_first_branch()
+    inline.counts = {"succeeded": 2}
+    assert engine.processor._end_inline(late, inline) is late
+    assert engine.processor.open_fork(late, "{}") is Verdict.DUPLICATE
+    assert engine.processor.run_fork(replace(fork, leaves=False)) is Verdict.ENDED
+    result = engine.processor.complete_workflow(session)
+    assert isinstance(result, RunResult)
+    assert result.status == "succeeded"
+
+
+def test_a_runner_of_the_former_life_settles_nothing(engine: SteppingEngine, journal: Path) -> None:
+    actions = {"a": record(journal), "b": record(journal, "a"), "c": record(journal, "a")}
+    session = "33333333-3333-4333-8333-333333333333"
+    workflow = {"name": "former", "actions": actions}
+    former = engine.forking.process_workflow_parallel(RunRequest(session, workflow, None, QUEUE))
+    assert isinstance(former, Fork)
+    assert engine.processor.open_fork(former, "{}") is Verdict.GO
+    claimed = engine.live.settle_branch(former.runner, [], call=1)
+    branches = engine.processor.spawn_branch_processor(former.context, former.runner)
+    engine.lose_redis()
+    fork = fork_of(engine, session)
+    assert engine.processor.open_fork(fork, "{}") is Verdict.GO
+    settlement = branches.process_task_and_branches_parallel(claimed.claims[0])
+    assert engine.live.settle_branch(former.runner, [settlement], call=2).verdict is Verdict.LOST
+    snapshot = engine.live.snapshot(session)
+    assert snapshot is not None
+    assert (snapshot.open_branches, snapshot.in_use, snapshot.ready) == (3, 0, 1)
+
+
+def test_an_epoch_begins_once(engine: SteppingEngine) -> None:
+    space = engine.live.space.namespace
+    assert recovery.load_epoch(engine.database, space).number == 0
+    assert recovery.begin_epoch(engine.database, space, 0, 1).number == 1
+    assert recovery.begin_epoch(engine.database, space, 0, 1).number == 1
+    assert recovery.begin_epoch(engine.database, space, 1, 2).number == 2
+    engine.live.begin_epoch(2)
+    engine.live.begin_epoch(1)
+    assert engine.live.epoch() == 2
