@@ -107,7 +107,7 @@ class Spool:
         """
         records = torn = 0
         for path in self._files():
-            with _locked(path, os.O_RDWR, waits=False) as descriptor:
+            with _locked(path, os.O_RDWR) as descriptor:
                 if descriptor is None:
                     continue  # somebody writes it, or replays it
                 data = _read_all(descriptor)
@@ -137,7 +137,7 @@ class Spool:
 
     @contextmanager
     def _own_file(self) -> Iterator[int]:
-        """This process's file, locked; another one when it was replayed meanwhile."""
+        """This process's file, locked; another one when it was replayed meanwhile, or just is."""
         if self._pid != os.getpid():
             self._path, self._pid = None, os.getpid()
         while True:
@@ -146,7 +146,7 @@ class Spool:
                 self._path = self._folder / f"{os.getpid()}-{secrets.token_hex(8)}{_SUFFIX}"
                 os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
                 _sync_folder(self._folder)
-            with _locked(self._path, os.O_WRONLY | os.O_APPEND, waits=True) as descriptor:
+            with _locked(self._path, os.O_WRONLY | os.O_APPEND) as descriptor:
                 if descriptor is not None:
                     yield descriptor
                     return
@@ -154,8 +154,8 @@ class Spool:
 
 
 @contextmanager
-def _locked(path: Path, flags: int, *, waits: bool) -> Iterator[int | None]:
-    """The file, open and locked; None when it is gone, or locked by others and nobody waits."""
+def _locked(path: Path, flags: int) -> Iterator[int | None]:
+    """The file, open and locked; None when it is gone, or locked by others. Nobody waits."""
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
@@ -163,7 +163,7 @@ def _locked(path: Path, flags: int, *, waits: bool) -> Iterator[int | None]:
         return
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
             return

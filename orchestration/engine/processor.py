@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Contexts kept in a process: a runner that comes back to a session finds what it has read before.
 KEPT_CONTEXTS = 8
+#: So that a runner which can't load its session's version is no message after message.
+STEP_ASIDE_SECONDS = 1.0
 #: Callbacks are sent and the result is stored in some ms; when the broker or the result back end is away, in more.
 DELIVERY_US = 30_000_000
 
@@ -289,12 +292,27 @@ class EnhancedParallelProcessor:
         if started.verdict is not Verdict.GO:
             return started.verdict
         try:
-            context = self.stores.patience.run(lambda: self._context(session, started.version_id, started.day))
+            context = self._context(session, started.version_id, started.day)
         except SessionClosed:
             return Verdict.GONE  # others have ended it since
+        except ServiceUnreachable as error:
+            return self._step_aside(runner, error)
         branches = self.spawn_branch_processor(context, runner)
         takes_one = bool(message) and not self.settings.runner_slice_seconds
         return self._run(context, RunnerLoop(context, runner, branches, self.links, takes_one=takes_one))
+
+    def _step_aside(self, runner: Runner, error: ServiceUnreachable) -> Verdict:
+        """Leave a session whose version is not known here and can't be loaded now: others of the queue may go on.
+
+        It is published again like any that has work, after those.
+        """
+        _log.warning("[PARALLELIZER] runner %s comes again later: %s", runner.runner, error)
+        time.sleep(STEP_ASIDE_SECONDS)
+        answer = self.stores.live.settle_branch(runner, [], call=1, mode=Mode.LEAVE)
+        self.links.publish_runners(answer.publications)
+        if answer.verdict is Verdict.ENDED and answer.signature:
+            self.links.publish_completion(runner.flow_session_id, answer.signature)
+        return answer.verdict
 
     def spawn_branch_processor(self, context: ProcessingContext, runner: Runner) -> EnhancedBranchProcessor:
         """What runs claims of this session for this runner."""
