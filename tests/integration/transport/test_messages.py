@@ -30,9 +30,9 @@ queues = st.sampled_from(QUEUES)
 consumers = st.sampled_from(CONSUMERS)
 
 
-def take(client: redis.Redis, consumer: str, number: int, *names: str) -> tuple[str, bytes] | None:
+def take(client: redis.Redis, consumer: str, number: int, *names: str, connection: int = 2) -> tuple[str, bytes] | None:
     keys = list(names)
-    found = client.eval(scripts.take.source, len(keys), *keys, consumer, number, LEASE_MS)
+    found = client.eval(scripts.take.source, len(keys), *keys, consumer, number, LEASE_MS, keys[0], connection)
     return (found[0].decode(), found[1]) if found else None
 
 
@@ -74,6 +74,12 @@ class Messages(RuleBasedStateMachine):
         if not is_answered:
             self.unanswered[consumer] = number
 
+    @rule(consumer=consumers, queue=queues)
+    def take_late(self, consumer: str, queue: str) -> None:
+        """On a connection that was given up: nobody would read the answer, or ask for this number again."""
+        if self.client.hexists(f"moving:{consumer}", queue):
+            assert take(self.client, consumer, next(self.numbers), queue, connection=1) is None
+
     def _taken(self, consumer: str, number: int, names: list[str]) -> tuple[str, bytes] | None:
         if (consumer, number) in self.held:
             return self.held[consumer, number]
@@ -87,8 +93,7 @@ class Messages(RuleBasedStateMachine):
     @rule(consumer=consumers, queue=queues)
     def move(self, consumer: str, queue: str) -> None:
         """A blocking move whose take does not follow: the connection went between the two."""
-        take(self.client, consumer, 0, "none")
-        if self.client.sismember(f"moving:{consumer}", queue):
+        if self.client.hexists(f"moving:{consumer}", queue):
             moved = self.client.lmove(queue, f"moving:{consumer}:{queue}", "RIGHT", "LEFT")
             if moved is not None:
                 self.moving.setdefault((consumer, queue), []).insert(0, self.waiting[queue].pop())
