@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from tasks.transport import scripts
 
 QUEUES, CONSUMERS = ("q", "q:1", "12:r"), ("one#1", "two#2")
-EXAMPLES, STEPS = 60, 60
+EXAMPLES, STEPS = 200, 60
 LEASE_MS = 3_600_000
 #: A message as Celery sends it, for these scripts: any bytes.
 MESSAGES = st.binary(min_size=1, max_size=30)
@@ -67,9 +67,10 @@ class Messages(RuleBasedStateMachine):
     def take(self, consumer: str, names: list[str], few: int, is_answered: bool) -> None:
         """The answer may be lost: then the next take has the same number, and brings the same message."""
         number = self.unanswered.pop(consumer, None) or next(self.numbers)
+        is_new = (consumer, number) not in self.held
         found = take(self.client, consumer, number, *names[:few])
         assert found == self._taken(consumer, number, names[:few])
-        if found:
+        if found and is_new:
             self.lost.discard(consumer)
         if not is_answered:
             self.unanswered[consumer] = number
