@@ -85,9 +85,12 @@ class Line:
         #: When the commands were sent whose answers have not been read; None: none were.
         self.sent_at: float | None = None
         self.waits = False
+        #: The server has said so on this connection.
+        self.knows_script = False
         self._channel = channel
         self._number: int | None = None
-        self._knows_script = self._is_full = False
+        self._connection_number: int | None = None
+        self._is_full = False
 
     def send(self, keys: list[str], *, wait_seconds: float) -> None:
         """Send a take from `keys`; with a time to wait, after a move from this line's own queue that blocks so long."""
@@ -100,13 +103,18 @@ class Line:
                 commands.append(("BRPOP", f"{moving}:nothing", FULL_SECONDS))
             else:
                 commands.append(("BLMOVE", self.key, moving, "RIGHT", "LEFT", wait_seconds))
-        arguments: list[scripts.Argument] = [len(keys), *keys, deliveries.consumer, self._number, deliveries.lease_ms]
-        if self._knows_script:
+        if self._connection_number is None:
+            self._connection_number = deliveries.next_connection()
+        arguments: list[scripts.Argument] = [
+            len(keys), *keys, deliveries.consumer, self._number, deliveries.lease_ms, self.key, self._connection_number,
+        ]  # fmt: skip
+        if self.knows_script:
             commands.append(("EVALSHA", scripts.take.sha, *arguments))
         else:
             commands.append(("EVAL", scripts.take.source, *arguments))
         self.waits, self.sent_at = bool(wait_seconds), time.monotonic()
-        self.connection.send_packed_command(self.connection.pack_commands(commands))
+        # a check of redis-py's own might connect anew, behind the back of the event loop
+        self.connection.send_packed_command(self.connection.pack_commands(commands), check_health=False)
 
     def read(self) -> tuple[str, str, bytes] | None:
         """The answer: id, queue and text of a message, or None.
@@ -119,7 +127,7 @@ class Line:
             try:
                 answer = self.connection.read_response()
             except redis.exceptions.NoScriptError:  # the server has restarted behind a proxy, or was told to forget
-                self._knows_script, self.sent_at = False, None
+                self.knows_script, self.sent_at = False, None
                 return None
         except redis.exceptions.ResponseError as error:
             # such as a server that has become a replica: another connection may reach the right one
@@ -128,7 +136,7 @@ class Line:
         except self._channel.connection_errors:
             self.cut()
             raise
-        self.sent_at, self._knows_script = None, True
+        self.sent_at, self.knows_script = None, True
         assert self._number is not None
         if answer is None:
             return None  # the number is as good as new
@@ -151,7 +159,7 @@ class Line:
 
     def was_cut(self) -> None:
         """The connection is closed: no answer will come."""
-        self.sent_at, self._knows_script = None, False
+        self.sent_at, self._connection_number, self.knows_script = None, None, False
 
     def close_after_fork(self) -> None:
         """A child has no use for it; the parent's event loop, which it shares, must not hear of it."""
@@ -194,7 +202,9 @@ class LeasedPoller(celerys.MultiChannelPoller):
         for channel in self._channels:
             patience = channel.brpop_timeout + channel.health_check_interval
             for line in channel.lines:
-                if line.sent_at is not None and now - line.sent_at >= patience:
+                if line.sent_at is None or now - line.sent_at < patience:
+                    continue
+                if not celerys._socket_readable(line.connection._sock):  # noqa: SLF001 - kombu has no other
                     _log.warning("[WORKER] the broker has been silent for %.0f s; reconnecting", now - line.sent_at)
                     line.cut()
 
@@ -279,7 +289,7 @@ class LeasedChannel(celerys.Channel):
         waited = line.waits
         found = line.read()
         if found is None:
-            self._searches = self._searches and waited
+            self._searches = (self._searches and waited) or not line.knows_script
             raise Empty
         self._searches = True
         delivery, key, text = found

@@ -55,6 +55,7 @@ class Deliveries:
         self._held: dict[str, dict[str, Any]] = {}
         self._unsaid: dict[str, str | None] = {}
         self._numbers = itertools.count(1)
+        self._connections = itertools.count(1)
         self._unanswered: set[int] = set()
         self._orphaned: list[int] = []
         self._saying = threading.Lock()
@@ -87,6 +88,10 @@ class Deliveries:
     def end_take(self, number: int) -> None:
         """The answer to this take has been read; its number is not used again."""
         self._unanswered.discard(number)
+
+    def next_connection(self) -> int:
+        """The number of a connection that takes messages; larger than those of all before."""
+        return next(self._connections)
 
     def id_of(self, number: int) -> str:
         """The id of the message that this take brought; Celery's delivery tag."""
@@ -154,7 +159,7 @@ class Deliveries:
                 self._unsaid.pop(delivery, None)
 
     def _say(self, delivery: str, message: str | None) -> None:
-        if not self._tell(delivery, message):
+        if self._unsaid or not self._tell(delivery, message):  # one call in vain is enough
             self._unsaid[delivery] = message
 
     def _tell(self, delivery: str, message: str | None) -> bool:

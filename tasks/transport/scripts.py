@@ -8,7 +8,8 @@ They work on the broker's database, beside Celery's own keys:
 | `unacked` | messages that are held, by `<consumer>/<number>`: length and name of the queue, then the message |
 | `unacked:<consumer>` | their numbers |
 | `unacked_consumers` | consumers by the end of their lease, ms since the epoch, Redis's |
-| `moving:<consumer>` `moving:<consumer>:<queue>` | queues it waits for; what a blocking move has just taken |
+| `moving:<consumer>` | queues it waits for, with the number of the connection that does |
+| `moving:<consumer>:<queue>` | what a blocking move has just taken |
 | `unacked_look` | when leases were last looked at, and until when they are left alone |
 """
 

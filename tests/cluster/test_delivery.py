@@ -20,8 +20,10 @@ from parallelizer.services.supervision import LoggedProgram
 from parallelizer.services.valkey import EmbeddedValkey
 from tests.support.clients import Client, running_client
 from tests.support.fleet import Fleet, running_fleet
+from tests.support.journal import read_journal
 from tests.support.silent_proxy import SilentProxy
 from tests.support.waiting import wait_until
+from tests.support.workflows import record
 
 #: Seconds; as short as a busy machine lets every living worker renew it.
 LEASE = 3
@@ -247,3 +249,20 @@ def test_connections_that_are_reset_all_the_time_repeat_and_lose_nothing(
             server.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             time.sleep(0.3)
     check_each_once(journal, own_fleet, *marks)
+
+
+def test_a_run_goes_on_when_the_worker_of_its_first_branch_is_killed(
+    own_fleet: Fleet, client: Client, journal: Path
+) -> None:
+    """Nothing is known of it but its message and the row of its session."""
+    workers = own_fleet.start(2, pool="solo", LEASE_SECONDS=str(LEASE), ACTION_MODULES="tests.support.journal")
+    workflow = {"name": "linear", "actions": {"only": record(journal, seconds=1.0)}}
+    session = client.run("result = send(workflow).apply_async().id", workflow=workflow)
+    wait_until(lambda: len(read_journal(journal)) == 1, "it has begun")
+    (busy,) = [worker for worker in workers if worker.process and worker.process.pid == read_journal(journal)[0][4]]
+    own_fleet.kill(busy)
+    result = client.run("result = AsyncResult(session).get(timeout=60)", session=session)
+    assert result["status"] == "succeeded"
+    assert [line[:3] for line in read_journal(journal)] == [
+        ("start", "only", 1), ("start", "only", 2), ("end", "only", 2),
+    ]  # fmt: skip

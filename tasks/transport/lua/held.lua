@@ -6,7 +6,7 @@
 
 local consumer, most = ARGV[1], tonumber(ARGV[2])
 local held = {}
-for _, queue in ipairs(redis.call('SMEMBERS', 'moving:' .. consumer)) do
+for _, queue in ipairs(redis.call('HKEYS', 'moving:' .. consumer)) do
   local moving = 'moving:' .. consumer .. ':' .. queue
   for _ = 1, redis.call('LLEN', moving) do
     local message = redis.call('LPOP', moving) -- first, as it is allowed when memory is full

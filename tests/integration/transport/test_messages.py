@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from tasks.transport import scripts
 
 QUEUES, CONSUMERS = ("q", "q:1", "12:r"), ("one#1", "two#2")
-EXAMPLES, STEPS = 60, 60
+EXAMPLES, STEPS = 200, 60
 LEASE_MS = 3_600_000
 #: A message as Celery sends it, for these scripts: any bytes.
 MESSAGES = st.binary(min_size=1, max_size=30)
@@ -30,9 +30,9 @@ queues = st.sampled_from(QUEUES)
 consumers = st.sampled_from(CONSUMERS)
 
 
-def take(client: redis.Redis, consumer: str, number: int, *names: str) -> tuple[str, bytes] | None:
+def take(client: redis.Redis, consumer: str, number: int, *names: str, connection: int = 2) -> tuple[str, bytes] | None:
     keys = list(names)
-    found = client.eval(scripts.take.source, len(keys), *keys, consumer, number, LEASE_MS)
+    found = client.eval(scripts.take.source, len(keys), *keys, consumer, number, LEASE_MS, keys[0], connection)
     return (found[0].decode(), found[1]) if found else None
 
 
@@ -67,12 +67,19 @@ class Messages(RuleBasedStateMachine):
     def take(self, consumer: str, names: list[str], few: int, is_answered: bool) -> None:
         """The answer may be lost: then the next take has the same number, and brings the same message."""
         number = self.unanswered.pop(consumer, None) or next(self.numbers)
+        is_new = (consumer, number) not in self.held
         found = take(self.client, consumer, number, *names[:few])
         assert found == self._taken(consumer, number, names[:few])
-        if found:
+        if found and is_new:
             self.lost.discard(consumer)
         if not is_answered:
             self.unanswered[consumer] = number
+
+    @rule(consumer=consumers, queue=queues)
+    def take_late(self, consumer: str, queue: str) -> None:
+        """On a connection that was given up: nobody would read the answer, or ask for this number again."""
+        if self.client.hexists(f"moving:{consumer}", queue):
+            assert take(self.client, consumer, next(self.numbers), queue, connection=1) is None
 
     def _taken(self, consumer: str, number: int, names: list[str]) -> tuple[str, bytes] | None:
         if (consumer, number) in self.held:
@@ -87,8 +94,7 @@ class Messages(RuleBasedStateMachine):
     @rule(consumer=consumers, queue=queues)
     def move(self, consumer: str, queue: str) -> None:
         """A blocking move whose take does not follow: the connection went between the two."""
-        take(self.client, consumer, 0, "none")
-        if self.client.sismember(f"moving:{consumer}", queue):
+        if self.client.hexists(f"moving:{consumer}", queue):
             moved = self.client.lmove(queue, f"moving:{consumer}:{queue}", "RIGHT", "LEFT")
             if moved is not None:
                 self.moving.setdefault((consumer, queue), []).insert(0, self.waiting[queue].pop())
