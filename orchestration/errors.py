@@ -52,6 +52,10 @@ class UnknownRun(WorkflowExecutionError):
     """No flow session has this id."""
 
 
+class SessionNotEnded(WorkflowExecutionError):
+    """The flow session has branches to go: it can't be completed yet."""
+
+
 class SessionClosed(WorkflowExecutionError):
     """The flow session was completed meanwhile: it has no live state any more. There is nothing left to do for it."""
 
