@@ -60,6 +60,10 @@ class RunIdTaken(WorkflowExecutionError):
     """The `run_id` belongs to a run of another workflow, or with another payload."""
 
 
+class SessionNotEnded(WorkflowExecutionError):
+    """The flow session has branches to go: it can't be completed yet."""
+
+
 class SessionClosed(WorkflowExecutionError):
     """The flow session was completed meanwhile: it has no live state any more. There is nothing left to do for it."""
 

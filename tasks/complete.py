@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore
 from celery.states import READY_STATES
 
-from orchestration.errors import WorkflowExecutionError
+from orchestration.errors import SessionClosed, SessionNotEnded, WorkflowExecutionError
 from orchestration.vocabulary import RunStatus
 from tasks.canvas import COMPLETE_AT_LAST, ProcessorTask
 from tasks.celery_app import app
@@ -18,13 +19,21 @@ if TYPE_CHECKING:
 #: Between two looks whether another process has delivered a result, or is dead.
 DELIVER_AGAIN_SECONDS = 5
 
+_log = logging.getLogger(__name__)
+
 
 @app.task(bind=True, base=ProcessorTask, name="tasks.complete_workflow", ignore_result=False, **COMPLETE_AT_LAST)
 def complete_workflow(self: Any, flow_session_id: str, *, raise_on_failure: bool = False) -> dict[str, object]:
     """Complete a session whose branches have all settled; called twice, it gives the same result twice."""
     from tasks.engine import get_processor  # noqa: PLC0415 - clients need nothing of the engine
 
-    return deliver(self, get_processor().complete_workflow(flow_session_id), raise_on_failure=raise_on_failure)
+    try:
+        result = get_processor().complete_workflow(flow_session_id)
+    except (SessionClosed, SessionNotEnded) as error:
+        # Redis has lost it when it had ended: the run goes on, and its caller waits for the completion to come
+        _log.warning("[PARALLELIZER] the completion of %s comes too early: %s", flow_session_id, error)
+        raise Ignore("the flow session is taken up again") from error
+    return deliver(self, result, raise_on_failure=raise_on_failure)
 
 
 def deliver(task: Any, result: RunResult, *, raise_on_failure: bool) -> dict[str, object]:

@@ -10,7 +10,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import describe_error
 from orchestration.engine.results import encode_result
-from orchestration.errors import ActionError, ExpressionError
+from orchestration.errors import ActionError, ExpressionError, SessionClosed
 from orchestration.store import sessions
 from orchestration.vocabulary import RunStatus
 
@@ -50,13 +50,19 @@ class RunResult:
 
 
 def end_session(
-    context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int], *, failed: bool
+    context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int], *, failed: bool, is_open: bool
 ) -> RunResult:
-    """Commit the end of a session; of several callers one wins, and all get what it wrote."""
+    """Commit the end of a session; of several callers one wins, and all get what it wrote.
+
+    Args: is_open: its results are in Redis, where they may be lost while they are read.
+    Raises: SessionClosed: they were.
+    """
     output, error = None, None
     try:
         output = encode_result(_output(context), most_bytes=context.settings.max_stored_result_bytes)
     except (ExpressionError, ActionError) as wrong:
+        if is_open:
+            ensure_open(context)
         if not failed:
             failed, error = True, orjson.dumps({**describe_error(wrong, 1), "field": "output"})
     status = RunStatus.FAILED if failed else RunStatus.SUCCEEDED
@@ -64,6 +70,15 @@ def end_session(
         context.stores.database, context.flow_session_id, row.session_day, status, output, error, counts,
     )  # fmt: skip
     return RunResult.of_row(written, recorded_before=not won)
+
+
+def ensure_open(context: ProcessingContext) -> None:
+    """What was read of the session's live state was there.
+
+    Raises: SessionClosed: it is gone.
+    """
+    if not context.stores.live.is_open(context.flow_session_id):
+        raise SessionClosed(f"flow session {context.flow_session_id} has lost its live state")
 
 
 def _output(context: ProcessingContext) -> object:

@@ -322,7 +322,7 @@ class EnhancedParallelProcessor:
         """Record the end of a session whose branches have all settled, once, and remove its live state.
 
         Returns: the result; of a session that was completed before, what was recorded then.
-        Raises: UnknownRun; WorkflowExecutionError: the session has not ended.
+        Raises: UnknownRun. SessionNotEnded; SessionClosed: Redis has lost it, and it is taken up again.
         """
         row = self._row(flow_session_id)
         result = None
@@ -350,7 +350,7 @@ class EnhancedParallelProcessor:
         context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
         if stopped is not None:
             return end_stopped(context, row, counts, stopped)
-        return end_session(context, row, counts, failed=failed > 0)
+        return end_session(context, row, counts, failed=failed > 0, is_open=True)
 
     def _end_inline(self, fork: Fork, inline: InlineRun) -> RunResult | Fork:
         """The end of a session that was never opened; when it can't be recorded now, Redis is to keep it."""
@@ -360,7 +360,7 @@ class EnhancedParallelProcessor:
         if not live.record_rows(context.flow_session_id, context.day, self.worker, data, keep, alone=True):
             return fork  # cancelled or taken up in the meantime: its end is that of an open session
         try:
-            result = end_session(context, fork.row, inline.counts, failed=inline.failed)
+            result = end_session(context, fork.row, inline.counts, failed=inline.failed, is_open=False)
         except ServiceUnreachable:
             return fork
         if any(len(fork.version.plan.branches[name].actions) > 1 for name in fork.version.plan.roots):
@@ -370,6 +370,9 @@ class EnhancedParallelProcessor:
     def _run(self, context: ProcessingContext, loop: RunnerLoop) -> Verdict:
         with context.span_factory.start_as_current_span("workflow_execution"):
             verdict = loop.run()
+        if verdict in (Verdict.LOST, Verdict.GONE):
+            # perhaps Redis has lost the session: what runs again may give other results than those known here
+            self._contexts.pop(context.flow_session_id, None)
         recorder = context.metrics_recorder
         _log.debug(
             "[PARALLELIZER] a runner of %s left (%s); this process has run %d branches, %d tasks, %.3f s for it",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import orjson
 
 from orchestration.engine.context import ProcessingContext
-from orchestration.engine.finish import RunResult
+from orchestration.engine.finish import RunResult, ensure_open
 from orchestration.engine.results import counts_of
 from orchestration.plan import Branch
 from orchestration.state.records import ItemProgress, Stopped, Unsettled
@@ -38,6 +38,7 @@ def end_stopped(
     """Commit the end of a session that was stopped; of several callers one wins, and all get what it wrote.
 
     Args: counts: tasks of branches that have settled, by status.
+    Raises: SessionClosed: its live state was lost meanwhile.
     """
     live, session = context.stores.live, context.flow_session_id
     left = live.unsettled(session)
@@ -52,6 +53,7 @@ def end_stopped(
         queue = context.plan.actions[action].queue
         sequence = sequence_of(attempt, retry)
         rows.append(task_row(action, TaskStatus.CANCELLED, attempt + retry, sequence, queue, item=item))
+    ensure_open(context)
     for start in range(0, len(rows), ROWS):
         live.record_rows(session, context.day, context.worker, encode_rows(rows[start : start + ROWS]))
     status, error = _end_of(context, stopped)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from orchestration.errors import SessionClosed, WorkflowExecutionError
+from orchestration.errors import SessionClosed, SessionNotEnded
 from orchestration.state.client import PATIENCE, ScriptCaller, connect
 from orchestration.state.clock import RedisClock
 from orchestration.state.keys import KeySpace
@@ -146,13 +146,13 @@ class LiveReading:
     def ended_counts(self, flow_session_id: str) -> tuple[dict[str, int], int, Stopped | None]:
         """Tasks of a session that has ended, by status; by how many actions it fails; why it was stopped, or None.
 
-        Raises: SessionClosed. WorkflowExecutionError: it has not ended.
+        Raises: SessionClosed. SessionNotEnded.
         """
         fields = self.client.hgetall(self.space.key("session", flow_session_id))
         if not fields:
             raise SessionClosed(f"flow session {flow_session_id} has no live state")
         if fields[b"status"] != b"ended":
-            raise WorkflowExecutionError(f"flow session {flow_session_id} has not ended: {int(fields[b'open'])} to go")
+            raise SessionNotEnded(f"flow session {flow_session_id} has not ended: {int(fields[b'open'])} to go")
         stopped = fields.get(b"cancelled")
         return counts_of(fields), int(fields[b"failed"]), None if stopped is None else stopped_of(stopped)
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from orchestration.engine.context import ProcessingContext
-from orchestration.engine.finish import RunResult
+from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.inline import InlineRun
 from orchestration.engine.processor import Fork, RunRequest
-from orchestration.errors import StaleClaim
+from orchestration.errors import SessionClosed, StaleClaim
 from orchestration.state.rows import encode_rows
 from orchestration.store import recovery, sessions
 from orchestration.vocabulary import RunStatus, Verdict
@@ -220,6 +220,23 @@ def test_a_runner_of_the_former_life_settles_nothing(engine: SteppingEngine, jou
     snapshot = engine.live.snapshot(session)
     assert snapshot is not None
     assert (snapshot.open_branches, snapshot.in_use, snapshot.ready) == (3, 0, 1)
+
+
+def test_a_completion_that_redis_loses_half_way_records_nothing(engine: SteppingEngine, journal: Path) -> None:
+    """Its results are gone when they are read: that is no failure of the run, which is taken up again."""
+    session = "44444444-4444-4444-8444-444444444444"
+    workflow = {"name": "half", "actions": {"a": record(journal)}, "output": "${{ tasks.a.result }}"}
+    fork = engine.forking.process_workflow_parallel(RunRequest(session, workflow, None, QUEUE))
+    assert isinstance(fork, Fork)
+    context = engine.processor._fork(
+        fork.request, engine.processor.versions.load(fork.row.version_id), fork.row, {}, ""
+    )
+    with pytest.raises(SessionClosed):
+        end_session(context.context, fork.row, {"succeeded": 1}, failed=False, is_open=True)
+    row = sessions.load_session(engine.database, session)
+    assert row is not None
+    assert row.status is RunStatus.RUNNING
+    assert engine.take_up(session).output == "a"
 
 
 def test_an_epoch_begins_once(engine: SteppingEngine) -> None:
