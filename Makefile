@@ -7,10 +7,12 @@ READY := $(VENV)/.ready
 SOURCES := config orchestration tasks parallelizer tests
 FOLDER ?=
 ARGS ?=
+DURATION ?= 120
+SEED ?=
 export FOLDER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress bench budget lint format lock venv clean
+.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress test-chaos chaos bench budget lint format lock venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,12 @@ test-cluster: $(READY) ## Run the tests with real worker processes
 
 test-stress: $(READY) ## Run the long tests: a hundred killed processes, five hundred scenarios of limits
 	@$(BIN)/python -m pytest tests/stress $(ARGS)
+
+test-chaos: $(READY) ## Try each fault alone, with real services and workers under load (some minutes)
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+chaos: $(READY) ## Break services and workers for DURATION seconds, then audit what was promised (SEED=… to repeat)
+	@$(BIN)/python -m tests.chaos.campaign --duration $(DURATION) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(READY) ## Measure speed and memory beside plain Celery: a table, JSON and a chart (ARGS=--quick: small)
 	@$(BIN)/python -m tests.performance.bench $(ARGS)
