@@ -23,6 +23,8 @@ from tests.support.records import live_keys
 
 #: What ended less than this before its process was lost may be unsettled, seconds: items are settled together.
 UNSETTLED_SECONDS: Final = 0.25
+#: Calls that failed are made again within this, seconds.
+AGAIN_SECONDS: Final = 3.0
 #: Most findings of a kind that are printed.
 SHOWN: Final = 10
 
@@ -152,7 +154,7 @@ def _check_executions(
     for execution in runs:
         found.executions += 1
         by_task[execution.run, execution.task].append(execution)
-    by_process = [fault for fault in faults if fault.pids]
+    by_process = [(fault, fault.began - _unsettled_since(fault.began, faults)) for fault in faults if fault.pids]
     by_time = [fault for fault in faults if fault.lost_since]
     for (run, task), every in by_task.items():
         if len(every) == 1:
@@ -169,12 +171,20 @@ def _check_executions(
             found.again += min(causes, len(every) - 1)
 
 
-def _has_cause(execution: Execution, by_process: Sequence[Injected], by_time: Sequence[Injected]) -> bool:
+def _unsettled_since(moment: float, faults: Sequence[Injected]) -> float:
+    """What had ended after this may be unsettled at that moment: Redis could not be told while it was away."""
+    away = [
+        each.began for each in faults if each.takes == "redis" and each.began <= moment <= each.over + AGAIN_SECONDS
+    ]
+    return min(away, default=moment) - UNSETTLED_SECONDS
+
+
+def _has_cause(execution: Execution, by_process: Sequence[tuple[Injected, float]], by_time: Sequence[Injected]) -> bool:
     """Whether a fault may have cost its outcome."""
     ended = execution.ended
-    for fault in by_process:
+    for fault, unsettled_seconds in by_process:
         was_in = execution.pid in fault.pids and execution.started <= (fault.over or fault.began)
-        if was_in and (ended is None or fault.began - ended <= UNSETTLED_SECONDS):
+        if was_in and (ended is None or fault.began - ended <= unsettled_seconds):
             return True
     return any(execution.started <= fault.over and (ended is None or ended >= fault.lost_since) for fault in by_time)
 

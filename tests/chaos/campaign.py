@@ -113,7 +113,7 @@ def run_campaign(
         stack.start_workers()
         report = break_things(stack, seed, seconds, a_second, faults)
         if keep and not report.findings.holds:
-            _keep(stack, Path(keep))
+            _keep(stack, report, Path(keep))
     return report
 
 
@@ -200,8 +200,10 @@ def _recoveries(runs: Sequence[Execution], faults: Sequence[Injected]) -> dict[s
     return found
 
 
-def _keep(stack: ChaosStack, folder: Path) -> None:
+def _keep(stack: ChaosStack, report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{each.began:.3f} {each.over:.3f} {each.kind} {sorted(each.pids)}" for each in report.faults]
+    (folder / "faults").write_text("\n".join([*lines, "", report.text(), ""]))
     with suppress(FileNotFoundError):
         shutil.copy(stack.journal, folder / "journal")
     shutil.copytree(stack.servers.data_dir / "log", folder / "log", dirs_exist_ok=True)

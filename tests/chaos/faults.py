@@ -40,6 +40,8 @@ class Injected:
     #: What ends it, and when; None: it is over.
     ends: Callable[[], None] | None = None
     ends_at: float = 0.0
+    #: Which server it takes away, or ''.
+    takes: str = ""
     #: Runs may have to be sent again: a message that was never taken on may be gone.
     loses_messages: bool = False
 
@@ -82,7 +84,7 @@ class Schedule:
         injected = fault.inject(stack, self.chance)
         if injected is None:
             return None
-        injected.kind = fault.name
+        injected.kind, injected.takes = fault.name, fault.takes
         if injected.ends is not None:
             self.under_way.append(injected)
             if fault.takes:
