@@ -77,6 +77,7 @@ def audit(stack: ChaosStack, sent: Mapping[str, str], mix: Mapping[str, Kind], f
     Args: sent: name of the workflow, by run.
     """
     found = Findings(runs=len(sent))
+    cancelled = {run for fault in faults for run in fault.cancelled}
     sessions = {
         row[0]: row[1:] for row in _rows(stack, "SELECT flow_session_id::text, status, counts FROM flow_sessions")
     }
@@ -88,7 +89,7 @@ def audit(stack: ChaosStack, sent: Mapping[str, str], mix: Mapping[str, Kind], f
             found.lost.append(f"{run} ({name}) was sent and is not in the record")
         else:
             status, counts = sessions[run]
-            _check_run(run, mix[name], status, counts, tasks[run], found)
+            _check_run(run, mix[name], status, counts, tasks[run], found, was_cancelled=run in cancelled)
     ours = [each for each in executions(stack.journal) if each.run in sent]
     _check_executions(ours, sent, mix, faults, found)
     found.left_in_redis += live_keys(stack.redis_url, stack.servers.namespace)
@@ -102,12 +103,18 @@ def _check_run(
     counts: Mapping[str, int] | None,
     tasks: Sequence[tuple[Any, ...]],
     found: Findings,
+    *,
+    was_cancelled: bool,
 ) -> None:
     name = kind.definition["name"]
     if counts is None:
         found.not_ended.append(f"{run} ({name}) is {status}")
         return
     total, expected = sum(counts.values()), sum(kind.counts.values())
+    if was_cancelled and status == "cancelled":
+        if total > expected:
+            found.settled_twice.append(f"{run} ({name}) counts {total} tasks of {expected}: {counts}")
+        return
     if total > expected:
         found.settled_twice.append(f"{run} ({name}) counts {total} tasks of {expected}: {counts}")
     elif (status, counts) != (kind.status, kind.counts):

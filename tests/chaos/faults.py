@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import psycopg2
+import redis
 
+from orchestration.errors import ProcessorError
 from parallelizer.services.supervision import LoggedProgram
 from tests.chaos.stack import ChaosStack
 from tests.support.crashes import kill, kill_worker, pool_processes, signal_worker
 
 #: Longer than a lease: what a worker did that was frozen for so long is no longer its own.
 ZOMBIE_SECONDS: Final = 22.0
+#: Of the runs that are open, when some are cancelled.
+CANCELLED_SHARE: Final = 0.3
 #: Longer than any action of the mix takes, and than the wait for a server that is away.
 UPKEEP_SECONDS: Final = 40.0
 
@@ -40,6 +44,8 @@ class Injected:
     #: What ends it, and when; None: it is over.
     ends: Callable[[], None] | None = None
     ends_at: float = 0.0
+    #: Runs that were cancelled.
+    cancelled: frozenset[str] = frozenset()
     #: Which server it takes away, or ''.
     takes: str = ""
     #: Runs may have to be sent again: a message that was never taken on may be gone.
@@ -268,7 +274,67 @@ def repeat_messages(stack: ChaosStack, _: random.Random) -> Injected | None:
     return None
 
 
+def fill_redis(stack: ChaosStack, chance: random.Random) -> Injected | None:
+    """The server's memory is full: it refuses what would need more."""
+
+    def bound(most_bytes: int) -> None:
+        with closing(stack.redis()) as client:
+            client.config_set("maxmemory", most_bytes)
+
+    injected = _began()
+    with closing(stack.redis()) as client:
+        used = int(client.info("memory")["used_memory"])
+    bound(used)
+    injected.ends, injected.ends_at = lambda: bound(0), injected.began + chance.uniform(1, 4)
+    return injected
+
+
+def drop_chords(stack: ChaosStack, _: random.Random) -> Injected | None:
+    """What Celery keeps of chords under way is gone: how many parts there are, and which have come."""
+    injected = _began()
+    with closing(stack.redis()) as client:
+        names = [name for name in client.scan_iter("celery-taskset-meta-*", count=1000) if b".header" in name]
+        if names and client.delete(*names):
+            return injected
+    return None
+
+
+def cancel_runs(stack: ChaosStack, chance: random.Random) -> Injected | None:
+    """Some of the runs that are open are cancelled."""
+    from tasks import cancel_session  # noqa: PLC0415 - after the environment is set
+
+    with suppress(psycopg2.Error), closing(psycopg2.connect(stack.database_url, connect_timeout=2)) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT flow_session_id FROM flow_sessions WHERE finished_at IS NULL")
+            found = [row[0] for row in cursor.fetchall()]
+        chosen = [run for run in found if chance.random() < CANCELLED_SHARE]
+        injected = _began(cancelled=frozenset(chosen))
+        for run in chosen:
+            with suppress(ProcessorError, redis.exceptions.RedisError):
+                cancel_session(run, waits=False)
+        return injected if chosen else None
+    return None
+
+
 # PostgreSQL
+
+
+def only_read(stack: ChaosStack, chance: random.Random) -> Injected | None:
+    """As in a fail-over: connections are cut, and the server takes no writes for a while."""
+
+    def set_to(value: str) -> None:
+        with closing(psycopg2.connect(stack.database_url, connect_timeout=5)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_read_only = off")
+                cursor.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+                cursor.execute("SELECT pg_reload_conf()")
+
+    injected = _began()
+    set_to("on")
+    cut_postgres(stack, chance)
+    injected.ends, injected.ends_at = lambda: set_to("off"), injected.began + chance.uniform(1, 5)
+    return injected
 
 
 def crash_postgres(stack: ChaosStack, chance: random.Random) -> Injected | None:
@@ -313,6 +379,10 @@ FAULTS: Final = (
     Fault("Redis killed", 3, restart_redis(hard=True), "redis"),
     Fault("message lost", 6, lose_message, "redis"),
     Fault("messages repeated", 6, repeat_messages, "redis"),
+    Fault("Redis full", 3, fill_redis, "redis"),
+    Fault("chord keys deleted", 4, drop_chords, "redis"),
+    Fault("runs cancelled", 3, cancel_runs, "redis"),
+    Fault("PostgreSQL only reads", 3, only_read, "postgres"),
     Fault("PostgreSQL crashed", 5, crash_postgres, "postgres"),
     Fault("connections to PostgreSQL cut", 8, cut_postgres, "postgres"),
 )

@@ -90,6 +90,12 @@ def kinds() -> dict[str, Kind]:
             2, {"succeeded": 6},
         ),
         Kind(
+            {"name": "chorded", "dispatch": "chord", "actions": {
+                "first": step([], 0.0), **{side: step(["first"], 0.05) for side in sides}, "join": step(sides, 0.0),
+            }},
+            2, {"succeeded": 6},
+        ),
+        Kind(
             {"name": "partial", "actions": {
                 "first": step([], 0.0), "fails": {"uses": "chaos.fail", "needs": ["first"]},
                 "goes": step(["first"], 0.05), "never": step(["fails"], 0.0),
