@@ -846,6 +846,7 @@ class Transitions(RuleBasedStateMachine):
             "status",
             "reaper",
             "repairs",
+            "outage",
         }
         lasting |= {f"worker:{WORKER}:queues"}
         lasting |= {f"slots:{queue}" for queue in QUEUES} | {f"slots:{queue}:total" for queue in QUEUES}
