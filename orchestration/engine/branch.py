@@ -349,7 +349,7 @@ class EnhancedBranchProcessor:
         sequence, started = sequence_of(attempt, retry), start_sequence_of(attempt, retry)
         timeline = self._timeline(claim)
         run = ChunkRun(
-            claim, self._flush,
+            claim, None if self.checkpoints is Checkpoints.NONE else self._flush,
             lambda index, began_ns: task_row(
                 action.name, TaskStatus.RUNNING, attempt + retry, started, action.queue, item=index,
                 started_us=timeline.start_us(began_ns),

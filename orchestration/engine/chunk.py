@@ -31,11 +31,12 @@ RunningRow = Callable[[int, int], list[object]]
 class ChunkRun:
     """One chunk; all methods are safe between the runner's thread and the flushing thread.
 
-    Args: flush: settles all but the current item. running_row: the row for an item that runs, of its index and start.
-        keeps_results: somebody reads the results of the items.
+    Args: flush: settles all but the current item; None: the session is not open, so nothing can be settled yet.
+        running_row: the row for an item that runs, of its index and start. keeps_results: somebody reads the results
+        of the items.
     """
 
-    def __init__(self, claim: Claim, flush: Flush, running_row: RunningRow, *, keeps_results: bool) -> None:
+    def __init__(self, claim: Claim, flush: Flush | None, running_row: RunningRow, *, keeps_results: bool) -> None:
         self._lock = threading.Lock()
         self._claim = claim
         self._flush = flush
@@ -97,7 +98,7 @@ class ChunkRun:
                 return []
             # the item is at work, and it is not alone: else it has ended, and the runner is about to take the next
             is_at_work = index - self._claim.start == len(self._rows)
-            if self._unsure is not None or (is_at_work and self._claim.count > 1):
+            if self._flush is not None and (self._unsure is not None or (is_at_work and self._claim.count > 1)):
                 self._settle_without_current()
             if self._reported == index or self._is_stale:
                 return []
@@ -109,6 +110,7 @@ class ChunkRun:
             self._unsure = self._settle_finished(Rest.KEEP)
             self._end = self._next
             self._start_anew()
+        assert self._flush is not None
         self._is_stale = not self._flush(self._unsure)
         self._claim, self._unsure = kept_claim(self._unsure), None
 

@@ -100,6 +100,20 @@ def test_a_fork_that_was_expected_to_be_short_and_is_not_is_shared_then(engine: 
     assert sorted(started) == [f"b{number}" for number in range(5)]
 
 
+def test_a_for_each_with_a_slow_item_is_shared_behind_it(engine: SteppingEngine, tmp_path: Path) -> None:
+    journal, seconds = str(tmp_path / "journal"), "${{ item }}"
+    each = {"uses": "test.record", "with": {"journal": journal, "seconds": seconds}, "for_each": [0, 0.1, 0, 0]}
+    definition = {"name": "one-slow", "actions": {"each": each}}
+    expect_costs(engine, definition, 10_000)
+    fork = start(engine, definition)
+    assert isinstance(fork, Fork)
+    assert len(fork.settlements) == 2, "expanded, and what was done of the chunk"
+    assert fork.settlements[1].settled == 2
+    assert shared(engine, fork).counts == {"succeeded": 4}
+    ran = sorted(task for kind, task, *_ in read_journal(tmp_path / "journal") if kind == "start")
+    assert ran == ["each:0", "each:1", "each:2", "each:3"]
+
+
 def test_a_for_each_that_is_larger_than_expected_is_shared(engine: SteppingEngine) -> None:
     each = {**NOOP, "needs": ["first"], "for_each": {"range": "${{ tasks.first.result }}"}}
     definition = {"name": "grown", "actions": {"first": {"uses": "core.echo", "with": {"value": 500}}, "each": each}}
