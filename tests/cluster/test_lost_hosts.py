@@ -1,4 +1,4 @@
-"""A whole worker is lost between the end of a run and its completion: its messages come again when its lease is over."""
+"""A whole worker is lost between the end of a run and its completion; its messages come again after its lease."""
 
 from __future__ import annotations
 
