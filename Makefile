@@ -39,7 +39,7 @@ test-cluster: $(READY) ## Run the tests with real worker processes
 test-stress: $(READY) ## Run the long tests: a hundred killed processes, five hundred scenarios of limits
 	@$(BIN)/python -m pytest tests/stress $(ARGS)
 
-test-chaos: $(READY) ## Try each fault alone, with real services and workers under load (some minutes)
+test-chaos: $(READY) ## Try each fault alone, with real services and workers under load (ARGS="-m long": the slow ones)
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 chaos: $(READY) ## Break services and workers for DURATION seconds, then audit what was promised (SEED=… to repeat)
