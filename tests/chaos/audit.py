@@ -25,6 +25,8 @@ from tests.support.records import live_keys
 UNSETTLED_SECONDS: Final = 0.25
 #: Calls that failed are made again within this, seconds.
 AGAIN_SECONDS: Final = 3.0
+#: A worker that was frozen begins what it holds in this time after, seconds, until it hears that it holds it no more.
+THAWED_SECONDS: Final = 1.0
 #: Most findings of a kind that are printed.
 SHOWN: Final = 10
 
@@ -190,7 +192,7 @@ def _has_cause(execution: Execution, by_process: Sequence[tuple[Injected, float]
     """Whether a fault may have cost its outcome."""
     ended = execution.ended
     for fault, unsettled_seconds in by_process:
-        was_in = execution.pid in fault.pids and execution.started <= (fault.over or fault.began)
+        was_in = execution.pid in fault.pids and execution.started <= (fault.over or fault.began) + THAWED_SECONDS
         if was_in and (ended is None or fault.began - ended <= unsettled_seconds):
             return True
     return any(execution.started <= fault.over and (ended is None or ended >= fault.lost_since) for fault in by_time)
