@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from tests.chaos.faults import Fault, Inject, Injected
+from tests.chaos.faults import Fault, Inject, Injected, _all_of
 from tests.chaos.stack import ChaosStack
 from tests.support.proxy import Cuts, Proxy
 
@@ -51,7 +51,12 @@ def silence(server: str) -> Inject:
     """The network to a server swallows everything, and tells nobody."""
 
     def inject(stack: ChaosStack, _: random.Random) -> Injected:
-        return _lasting(_proxy(stack, server), SILENT_SECONDS, Proxy.go_silent)
+        injected = _lasting(_proxy(stack, server), SILENT_SECONDS, Proxy.go_silent)
+        if server == "redis":
+            # with what a worker needs to notice, it is longer than a lease: others go on with what these are at
+            cut = [worker for place, worker in enumerate(stack.workers) if place not in stack.direct]
+            injected.pids = frozenset().union(*(_all_of(worker) for worker in cut if worker.is_running()))
+        return injected
 
     return inject
 

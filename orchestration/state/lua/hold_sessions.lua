@@ -3,7 +3,7 @@
 -- ARGV: lease most sessions*
 --   lease     µs
 --   most      so many of `sessions` are held; the others were, when this worker called before
--- INCLUDE: time, held
+-- INCLUDE: time held
 -- Reply: 1
 -- Refusals: none
 -- Stream: nothing
