@@ -388,4 +388,3 @@ FAULTS: Final = (
 )
 #: One that needs the record to begin anew.
 LOSE_REDIS: Final = Fault("all of Redis lost", 1, lose_redis, "redis")
-BY_NAME: Final = {fault.name: fault for fault in (*FAULTS, LOSE_REDIS)}

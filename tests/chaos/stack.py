@@ -6,8 +6,9 @@ import os
 import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,20 @@ from typing import Final
 
 import redis
 
+from orchestration.state.keys import KeySpace
 from parallelizer.services.supervision import LoggedProgram, stop_programs
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
 from tests.chaos.actions import JOURNAL_VARIABLE
 from tests.support.own_servers import OwnServers, own_servers
+from tests.support.proxy import Cuts, Proxy
 
 NAMESPACE: Final = "chaos"
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: Pool and concurrency of each worker.
 WORKERS: Final = (("prefork", 2), ("prefork", 2), ("threads", 4))
 GRACE_SECONDS: Final = 10.0
+#: Places of the workers that reach the servers themselves; all others do by way of the proxies.
+DIRECT: Final = frozenset({0})
 
 
 @dataclass(slots=True)
@@ -33,6 +38,12 @@ class ChaosStack:
 
     servers: OwnServers
     journal: Path
+    #: Between workers and servers.
+    redis_proxy: Proxy
+    postgres_proxy: Proxy
+    direct: frozenset[int] = DIRECT
+    #: What was cut at requests, for each time that a fault of this kind was injected.
+    cuts: list[Cuts] = field(default_factory=list)
     workers: list[LoggedProgram] = field(default_factory=list)
     #: Frozen by SIGSTOP at this moment.
     frozen: set[str] = field(default_factory=set)
@@ -50,17 +61,22 @@ class ChaosStack:
         """A client of its own; close it."""
         return redis.Redis.from_url(self.redis_url, socket_timeout=5, decode_responses=decode_responses)
 
+    def repairs(self) -> Counter[str]:
+        """What was repaired so far, by cause."""
+        with closing(self.redis(decode_responses=True)) as client:
+            found = client.hgetall(KeySpace(NAMESPACE).key("repairs"))
+        return Counter({str(cause): int(number) for cause, number in found.items()})
+
     def start_workers(self) -> None:
         """All workers are ready."""
-        self.workers += [self._worker(pool, concurrency) for pool, concurrency in WORKERS]
+        self.workers += [self._worker(place) for place in range(len(WORKERS))]
         registered = partial(registered_workers, self.redis_url, NAMESPACE, NAMESPACE)
         start_and_wait(self.workers, registered, threading.Event(), lambda: None)
 
     def replace_worker(self, worker: LoggedProgram) -> None:
         """Another one of its kind is started in the place of one that is to end; nobody waits for it."""
         place = self.workers.index(worker)
-        pool, concurrency = WORKERS[place]
-        self.workers[place] = self._worker(pool, concurrency)
+        self.workers[place] = self._worker(place)
         self.workers[place].start()
 
     def revive(self) -> list[LoggedProgram]:
@@ -90,11 +106,14 @@ class ChaosStack:
                     os.killpg(worker.process.pid, signal.SIGCONT)
         stop_programs(self.workers, GRACE_SECONDS, threading.Event(), lambda: None)
 
-    def _worker(self, pool: str, concurrency: int) -> LoggedProgram:
+    def _worker(self, place: int) -> LoggedProgram:
+        pool, concurrency = WORKERS[place]
+        proxied = {"REDIS_URL": self.redis_proxy.url, "DATABASE_URL": self.postgres_proxy.url}
         self._started += 1
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": "tests.chaos.actions",
             JOURNAL_VARIABLE: str(self.journal), "MAX_BRANCH_CRASHES": "100", "LOG_LEVEL": "warning",
+            **({} if place in self.direct else proxied),
         }  # fmt: skip
         program = worker_program(
             self._started, group=NAMESPACE, concurrency=concurrency, pool=pool, environment=environment,
@@ -104,10 +123,12 @@ class ChaosStack:
 
 
 @contextmanager
-def chaos_stack() -> Iterator[ChaosStack]:
+def chaos_stack(direct: frozenset[int] = DIRECT) -> Iterator[ChaosStack]:
     """Servers in the block, no worker yet; see `own_servers`."""
     exits = ExitStack()
     with own_servers(NAMESPACE, exits) as servers:
-        stack = ChaosStack(servers, servers.folder / "journal")
+        redis_proxy = exits.enter_context(Proxy(servers.valkey.url).running())
+        postgres_proxy = exits.enter_context(Proxy(servers.postgres.url).running())
+        stack = ChaosStack(servers, servers.folder / "journal", redis_proxy, postgres_proxy, direct)
         exits.callback(stack.stop_workers)
         yield stack

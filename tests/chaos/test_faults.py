@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.campaign import break_things
-from tests.chaos.faults import BY_NAME
+from tests.chaos.mix import BY_NAME
 from tests.chaos.stack import ChaosStack, chaos_stack
 from tests.chaos.workload import kinds, publish
 
