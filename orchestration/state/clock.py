@@ -30,6 +30,11 @@ class RedisClock:
             self._difference_ns = (least + most) // 2 if known is None else min(max(known, least), most)
         self._observed_ns = after_ns
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the difference was ever seen."""
+        return self._difference_ns is not None
+
     def is_fresh(self, now_ns: int) -> bool:
         """Whether the difference was seen lately."""
         return self._difference_ns is not None and now_ns - self._observed_ns < FRESH_NS

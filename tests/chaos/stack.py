@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,17 @@ import redis
 
 from parallelizer.services.supervision import LoggedProgram, stop_programs
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
-from tests.chaos.actions import JOURNAL_VARIABLE
+from tests.chaos.actions import EPOCH_VARIABLE, JOURNAL_VARIABLE
+from tests.support import skewed_clock
 from tests.support.own_servers import OwnServers, own_servers
+from tests.support.skewed_clock import SkewedClock
 
 NAMESPACE: Final = "chaos"
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: Pool and concurrency of each worker.
 WORKERS: Final = (("prefork", 2), ("prefork", 2), ("threads", 4))
+#: The place among them of the one whose host's clock is wrong, and by how much; where libfaketime is found.
+WRONG_CLOCK, WRONG_SECONDS = 1, 3600.0
 GRACE_SECONDS: Final = 10.0
 
 
@@ -36,6 +41,9 @@ class ChaosStack:
     workers: list[LoggedProgram] = field(default_factory=list)
     #: Frozen by SIGSTOP at this moment.
     frozen: set[str] = field(default_factory=set)
+    #: The clock of workers' hosts that is wrong, by their place.
+    clocks: dict[int, SkewedClock] = field(default_factory=dict)
+    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
     _started: int = 0
 
     @property
@@ -52,15 +60,14 @@ class ChaosStack:
 
     def start_workers(self) -> None:
         """All workers are ready."""
-        self.workers += [self._worker(pool, concurrency) for pool, concurrency in WORKERS]
+        self.workers += [self._worker(place) for place in range(len(WORKERS))]
         registered = partial(registered_workers, self.redis_url, NAMESPACE, NAMESPACE)
         start_and_wait(self.workers, registered, threading.Event(), lambda: None)
 
     def replace_worker(self, worker: LoggedProgram) -> None:
         """Another one of its kind is started in the place of one that is to end; nobody waits for it."""
         place = self.workers.index(worker)
-        pool, concurrency = WORKERS[place]
-        self.workers[place] = self._worker(pool, concurrency)
+        self.workers[place] = self._worker(place)
         self.workers[place].start()
 
     def revive(self) -> list[LoggedProgram]:
@@ -90,12 +97,17 @@ class ChaosStack:
                     os.killpg(worker.process.pid, signal.SIGCONT)
         stop_programs(self.workers, GRACE_SECONDS, threading.Event(), lambda: None)
 
-    def _worker(self, pool: str, concurrency: int) -> LoggedProgram:
+    def _worker(self, place: int) -> LoggedProgram:
         self._started += 1
+        pool, concurrency = WORKERS[place]
+        clock = self.clocks.get(place)
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": "tests.chaos.actions",
-            JOURNAL_VARIABLE: str(self.journal), "MAX_BRANCH_CRASHES": "100", "LOG_LEVEL": "warning",
+            JOURNAL_VARIABLE: str(self.journal), EPOCH_VARIABLE: repr(self._epoch), "MAX_BRANCH_CRASHES": "100",
+            "LOG_LEVEL": "warning",
         }  # fmt: skip
+        if clock is not None:
+            environment = clock.around(environment)
         program = worker_program(
             self._started, group=NAMESPACE, concurrency=concurrency, pool=pool, environment=environment,
             data_dir=self.servers.data_dir,
@@ -109,5 +121,8 @@ def chaos_stack() -> Iterator[ChaosStack]:
     exits = ExitStack()
     with own_servers(NAMESPACE, exits) as servers:
         stack = ChaosStack(servers, servers.folder / "journal")
+        preloaded = skewed_clock.library()
+        if preloaded is not None:
+            stack.clocks[WRONG_CLOCK] = SkewedClock(servers.folder / "clock", preloaded, WRONG_SECONDS)
         exits.callback(stack.stop_workers)
         yield stack
