@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import redis
 
@@ -20,6 +21,7 @@ from parallelizer.services.supervision import LoggedProgram, stop_programs
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
 from tests.chaos.actions import EPOCH_VARIABLE, JOURNAL_VARIABLE
 from tests.support import skewed_clock
+from tests.support.hosts import Host
 from tests.support.own_servers import OwnServers, own_servers
 from tests.support.skewed_clock import SkewedClock
 
@@ -43,6 +45,10 @@ class ChaosStack:
     frozen: set[str] = field(default_factory=set)
     #: The clock of workers' hosts that is wrong, by their place.
     clocks: dict[int, SkewedClock] = field(default_factory=dict)
+    #: The host of workers that do not run on this one, by their place.
+    hosts: dict[int, Host] = field(default_factory=dict)
+    #: Settings of all workers beside those of the campaign.
+    settings: dict[str, str] = field(default_factory=dict)
     _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
     _started: int = 0
 
@@ -53,6 +59,12 @@ class ChaosStack:
     @property
     def database_url(self) -> str:
         return self.servers.postgres.url
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where the servers listen: redis and postgres."""
+        found = {"redis": urlsplit(self.redis_url).port, "postgres": urlsplit(self.database_url).port}
+        return {name: port for name, port in found.items() if port is not None}
 
     def redis(self, *, decode_responses: bool = False) -> redis.Redis:
         """A client of its own; close it."""
@@ -100,19 +112,22 @@ class ChaosStack:
     def _worker(self, place: int) -> LoggedProgram:
         self._started += 1
         pool, concurrency = WORKERS[place]
-        clock = self.clocks.get(place)
+        clock, host = self.clocks.get(place), self.hosts.get(place)
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": "tests.chaos.actions",
             JOURNAL_VARIABLE: str(self.journal), EPOCH_VARIABLE: repr(self._epoch), "MAX_BRANCH_CRASHES": "100",
-            "LOG_LEVEL": "warning",
+            "LOG_LEVEL": "warning", **self.settings,
         }  # fmt: skip
         if clock is not None:
             environment = clock.around(environment)
+        if host is not None:
+            environment = host.around(environment)
         program = worker_program(
             self._started, group=NAMESPACE, concurrency=concurrency, pool=pool, environment=environment,
             data_dir=self.servers.data_dir,
         )  # fmt: skip
-        return replace(program, folder=self.servers.folder)  # away from the user's .env
+        command = program.command if host is None else host.command(program.command)
+        return replace(program, command=command, folder=self.servers.folder)  # away from the user's .env
 
 
 @contextmanager
