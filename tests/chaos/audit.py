@@ -92,6 +92,7 @@ def audit(stack: ChaosStack, sent: Mapping[str, str], mix: Mapping[str, Kind], f
         else:
             status, counts = sessions[run]
             _check_run(run, mix[name], status, counts, tasks[run], found, was_cancelled=run in cancelled)
+    found.wrong += _wrong_times(stack, sent)
     ours = [each for each in executions(stack.journal) if each.run in sent]
     _check_executions(ours, sent, mix, faults, found)
     found.left_in_redis += live_keys(stack.redis_url, stack.servers.namespace)
@@ -134,6 +135,26 @@ def _check_run(
         if started and finished and (item >= 0 or "for_each" not in actions[action])
     ]
     found.limits_exceeded += breaches(spans, [Spell(kind.most_branches)])
+
+
+#: Rows of these that end before they begin, or at a time that has not come by the servers' clock.
+_WRONG_TIMES: Final = """
+SELECT flow_session_id::text, name, started_at, finished_at FROM (
+    SELECT flow_session_id, 'the run' AS name, started_at, finished_at FROM flow_sessions
+    UNION ALL SELECT flow_session_id, 'branch ' || branch, started_at, finished_at FROM branches
+    UNION ALL SELECT flow_session_id, 'task ' || action || ':' || item, started_at, finished_at FROM tasks
+) AS rows
+WHERE finished_at < started_at OR greatest(started_at, finished_at) > clock_timestamp() + interval '1 second'
+    OR least(started_at, finished_at) < clock_timestamp() - interval '50 minutes'
+"""
+
+
+def _wrong_times(stack: ChaosStack, sent: Mapping[str, str]) -> list[str]:
+    return [
+        f"{run} {name} is recorded from {started} to {finished}"
+        for run, name, started, finished in _rows(stack, _WRONG_TIMES)
+        if run in sent
+    ]
 
 
 def _us(moment: Any) -> int:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -13,20 +14,26 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import redis
 
 from orchestration.state.keys import KeySpace
 from parallelizer.services.supervision import LoggedProgram, stop_programs
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
-from tests.chaos.actions import JOURNAL_VARIABLE
+from tests.chaos.actions import EPOCH_VARIABLE, JOURNAL_VARIABLE
+from tests.support import skewed_clock
+from tests.support.hosts import Host
 from tests.support.own_servers import OwnServers, own_servers
 from tests.support.proxy import Cuts, Proxy
+from tests.support.skewed_clock import SkewedClock
 
 NAMESPACE: Final = "chaos"
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: Pool and concurrency of each worker.
 WORKERS: Final = (("prefork", 2), ("prefork", 2), ("threads", 4))
+#: The place among them of the one whose host's clock is wrong, and by how much; where libfaketime is found.
+WRONG_CLOCK, WRONG_SECONDS = 1, 3600.0
 GRACE_SECONDS: Final = 10.0
 #: Places of the workers that reach the servers themselves; all others do by way of the proxies.
 DIRECT: Final = frozenset({0})
@@ -47,6 +54,13 @@ class ChaosStack:
     workers: list[LoggedProgram] = field(default_factory=list)
     #: Frozen by SIGSTOP at this moment.
     frozen: set[str] = field(default_factory=set)
+    #: The clock of workers' hosts that is wrong, by their place.
+    clocks: dict[int, SkewedClock] = field(default_factory=dict)
+    #: The host of workers that do not run on this one, by their place.
+    hosts: dict[int, Host] = field(default_factory=dict)
+    #: Settings of all workers beside those of the campaign.
+    settings: dict[str, str] = field(default_factory=dict)
+    _epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
     _started: int = 0
 
     @property
@@ -56,6 +70,12 @@ class ChaosStack:
     @property
     def database_url(self) -> str:
         return self.servers.postgres.url
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where the servers listen: redis and postgres."""
+        found = {"redis": urlsplit(self.redis_url).port, "postgres": urlsplit(self.database_url).port}
+        return {name: port for name, port in found.items() if port is not None}
 
     def redis(self, *, decode_responses: bool = False) -> redis.Redis:
         """A client of its own; close it."""
@@ -107,19 +127,25 @@ class ChaosStack:
         stop_programs(self.workers, GRACE_SECONDS, threading.Event(), lambda: None)
 
     def _worker(self, place: int) -> LoggedProgram:
-        pool, concurrency = WORKERS[place]
-        proxied = {"REDIS_URL": self.redis_proxy.url, "DATABASE_URL": self.postgres_proxy.url}
         self._started += 1
+        pool, concurrency = WORKERS[place]
+        clock, host = self.clocks.get(place), self.hosts.get(place)
+        proxied = {"REDIS_URL": self.redis_proxy.url, "DATABASE_URL": self.postgres_proxy.url}
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": "tests.chaos.actions",
-            JOURNAL_VARIABLE: str(self.journal), "MAX_BRANCH_CRASHES": "100", "LOG_LEVEL": "warning",
-            **({} if place in self.direct else proxied),
+            JOURNAL_VARIABLE: str(self.journal), EPOCH_VARIABLE: repr(self._epoch), "MAX_BRANCH_CRASHES": "100",
+            "LOG_LEVEL": "warning", **({} if place in self.direct or host is not None else proxied), **self.settings,
         }  # fmt: skip
+        if clock is not None:
+            environment = clock.around(environment)
+        if host is not None:
+            environment = host.around(environment)
         program = worker_program(
             self._started, group=NAMESPACE, concurrency=concurrency, pool=pool, environment=environment,
             data_dir=self.servers.data_dir,
         )  # fmt: skip
-        return replace(program, folder=self.servers.folder)  # away from the user's .env
+        command = program.command if host is None else host.command(program.command)
+        return replace(program, command=command, folder=self.servers.folder)  # away from the user's .env
 
 
 @contextmanager
@@ -130,5 +156,8 @@ def chaos_stack(direct: frozenset[int] = DIRECT) -> Iterator[ChaosStack]:
         redis_proxy = exits.enter_context(Proxy(servers.valkey.url).running())
         postgres_proxy = exits.enter_context(Proxy(servers.postgres.url).running())
         stack = ChaosStack(servers, servers.folder / "journal", redis_proxy, postgres_proxy, direct)
+        preloaded = skewed_clock.library()
+        if preloaded is not None:
+            stack.clocks[WRONG_CLOCK] = SkewedClock(servers.folder / "clock", preloaded, WRONG_SECONDS)
         exits.callback(stack.stop_workers)
         yield stack

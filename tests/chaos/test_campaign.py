@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.campaign import run_campaign
-from tests.chaos.faults import FAULTS
+from tests.chaos.mix import FAULTS
 
 SEED, SECONDS, A_SECOND = 7, 120.0, 12.0
 

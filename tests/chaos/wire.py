@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from tests.chaos.faults import Fault, Inject, Injected, _all_of
+from tests.chaos.faults import Fault, Inject, Injected, all_of
 from tests.chaos.stack import ChaosStack
 from tests.support.proxy import Cuts, Proxy
 
@@ -55,7 +55,7 @@ def silence(server: str) -> Inject:
         if server == "redis":
             # with what a worker needs to notice, it is longer than a lease: others go on with what these are at
             cut = [worker for place, worker in enumerate(stack.workers) if place not in stack.direct]
-            injected.pids = frozenset().union(*(_all_of(worker) for worker in cut if worker.is_running()))
+            injected.pids = frozenset().union(*(all_of(worker) for worker in cut if worker.is_running()))
         return injected
 
     return inject
