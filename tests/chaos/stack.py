@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,8 @@ from tests.chaos.actions import JOURNAL_VARIABLE
 from tests.support.own_servers import OwnServers, own_servers
 
 NAMESPACE: Final = "chaos"
+#: With the actions that run.
+MODULES: Final = ("tests.chaos.actions", "tests.chaos.deadly_actions")
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: Pool and concurrency of each worker.
 WORKERS: Final = (("prefork", 2), ("prefork", 2), ("threads", 4))
@@ -33,6 +35,10 @@ class ChaosStack:
 
     servers: OwnServers
     journal: Path
+    #: Pool and concurrency of each worker.
+    pools: Sequence[tuple[str, int]] = WORKERS
+    #: Environment of the workers, beside the usual one.
+    settings: Mapping[str, str] = field(default_factory=dict)
     workers: list[LoggedProgram] = field(default_factory=list)
     #: Frozen by SIGSTOP at this moment.
     frozen: set[str] = field(default_factory=set)
@@ -52,14 +58,14 @@ class ChaosStack:
 
     def start_workers(self) -> None:
         """All workers are ready."""
-        self.workers += [self._worker(pool, concurrency) for pool, concurrency in WORKERS]
+        self.workers += [self._worker(pool, concurrency) for pool, concurrency in self.pools]
         registered = partial(registered_workers, self.redis_url, NAMESPACE, NAMESPACE)
         start_and_wait(self.workers, registered, threading.Event(), lambda: None)
 
     def replace_worker(self, worker: LoggedProgram) -> None:
         """Another one of its kind is started in the place of one that is to end; nobody waits for it."""
         place = self.workers.index(worker)
-        pool, concurrency = WORKERS[place]
+        pool, concurrency = self.pools[place]
         self.workers[place] = self._worker(pool, concurrency)
         self.workers[place].start()
 
@@ -93,8 +99,9 @@ class ChaosStack:
     def _worker(self, pool: str, concurrency: int) -> LoggedProgram:
         self._started += 1
         environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": "tests.chaos.actions",
+            **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": ",".join(MODULES),
             JOURNAL_VARIABLE: str(self.journal), "MAX_BRANCH_CRASHES": "100", "LOG_LEVEL": "warning",
+            **self.settings,
         }  # fmt: skip
         program = worker_program(
             self._started, group=NAMESPACE, concurrency=concurrency, pool=pool, environment=environment,
@@ -104,10 +111,10 @@ class ChaosStack:
 
 
 @contextmanager
-def chaos_stack() -> Iterator[ChaosStack]:
-    """Servers in the block, no worker yet; see `own_servers`."""
+def chaos_stack(pools: Sequence[tuple[str, int]] = WORKERS, **settings: str) -> Iterator[ChaosStack]:
+    """Servers in the block, no worker yet; see `own_servers`. `settings`: of the workers, by environment variable."""
     exits = ExitStack()
     with own_servers(NAMESPACE, exits) as servers:
-        stack = ChaosStack(servers, servers.folder / "journal")
+        stack = ChaosStack(servers, servers.folder / "journal", pools, settings)
         exits.callback(stack.stop_workers)
         yield stack
