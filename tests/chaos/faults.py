@@ -132,7 +132,7 @@ def lose_host(stack: ChaosStack, chance: random.Random) -> Injected | None:
     worker = stack.running(chance)
     if worker is None:
         return None
-    injected = _began(pids=_all_of(worker))
+    injected = _began(pids=all_of(worker))
     kill_worker(worker)
     stack.replace_worker(worker)
     return injected
@@ -143,7 +143,7 @@ def kill_main(stack: ChaosStack, chance: random.Random) -> Injected | None:
     worker = stack.running(chance)
     if worker is None:
         return None
-    injected = _began(pids=_all_of(worker))
+    injected = _began(pids=all_of(worker))
     assert worker.process is not None
     worker.process.kill()
     worker.process.wait()
@@ -160,7 +160,7 @@ def freeze_worker(seconds: float, *, loses: bool) -> Inject:
         worker = stack.running(chance)
         if worker is None or stack.frozen:
             return None
-        injected = _began(pids=_all_of(worker) if loses else frozenset())
+        injected = _began(pids=all_of(worker) if loses else frozenset())
         signal_worker(worker, signal.SIGSTOP)
         stack.frozen.add(worker.name)
 
@@ -182,13 +182,13 @@ def end_worker(number: signal.Signals, *, loses: bool) -> Inject:
         worker = stack.running(chance)
         if worker is None:
             return None
-        injected = _began(pids=_all_of(worker) if loses else frozenset())
+        injected = _began(pids=all_of(worker) if loses else frozenset())
         worker.send(number)
         stack.replace_worker(worker)
 
         def swept() -> None:
             if worker.is_running():
-                injected.pids = _all_of(worker)
+                injected.pids = all_of(worker)
             worker.sweep()
 
         injected.ends, injected.ends_at = swept, injected.began + UPKEEP_SECONDS
@@ -197,7 +197,8 @@ def end_worker(number: signal.Signals, *, loses: bool) -> Inject:
     return inject
 
 
-def _all_of(worker: LoggedProgram) -> frozenset[int]:
+def all_of(worker: LoggedProgram) -> frozenset[int]:
+    """Its processes that run actions, and its main process."""
     assert worker.process is not None
     return frozenset({worker.process.pid, *pool_processes(worker)})
 

@@ -81,6 +81,7 @@ def scene(stack: ChaosStack, *own: Kind, a_second: float = 5.0, seed: int = 0) -
 
     Args: own: workflows that the test sends runs of. a_second: most runs of the mix.
     """
+    stack.revive()
     load, ours = kinds(), {str(kind.definition["name"]): kind for kind in own}
     publish(stack.database_url, {**load, **ours})
     sender = Sender(stack.database_url, load, random.Random(seed), a_second)

@@ -117,4 +117,15 @@ def chaos_stack(pools: Sequence[tuple[str, int]] = WORKERS, **settings: str) -> 
     with own_servers(NAMESPACE, exits) as servers:
         stack = ChaosStack(servers, servers.folder / "journal", pools, settings)
         exits.callback(stack.stop_workers)
+        _connect_client(stack.redis_url)
         yield stack
+
+
+def _connect_client(redis_url: str) -> None:
+    """This process sends its runs to these servers, though it may have sent others to those of a stack before."""
+    from tasks import app, engine  # noqa: PLC0415 - after the environment is set
+
+    app.conf.update(broker_url=redis_url, result_backend=redis_url)
+    app._after_fork()  # forgets all connections
+    engine._processor = None
+    engine.get_hasty_live.cache_clear()

@@ -96,6 +96,12 @@ def pool_processes(worker: LoggedProgram) -> list[int]:
     return [pid for pid in found if is_running(pid)]
 
 
+def upkeep_process(worker: LoggedProgram) -> int | None:
+    """The upkeep process of a worker; None while there is none."""
+    found = [child.pid for child in _children(worker) if "tasks.upkeep" in _command_line(child)]
+    return next((pid for pid in found if is_running(pid)), None)
+
+
 def kill(pid: int) -> Kill:
     """`kill -9` of a process, if it still is there; returns when it runs no more."""
     sent = time.time()
