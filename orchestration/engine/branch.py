@@ -186,7 +186,7 @@ class EnhancedBranchProcessor:
         watch = BranchWatch(branch, claim, timeline)
         began_us = timeline.start_us(watch.began_ns)
         deadline_ns = watch.began_ns + int(context.branch_timeout_seconds * 1e9)
-        worst, last, given_up = TaskStatus.SUCCEEDED, branch.actions[-1], self._tasks.given_up(attempt)
+        worst, last, given_up = TaskStatus.SUCCEEDED, branch.actions[-1], self._tasks.given_up(claim)
         checkpoints = WriteBehind(self._context, self._runner, claim, self.checkpoints)
         with flusher.watching(watch, self):
             for action in branch.actions:
@@ -280,7 +280,7 @@ class EnhancedBranchProcessor:
         """Find the items; with none, or when the action does not start, the branch ends here."""
         action = branch.actions[0]
         began_ns = time.monotonic_ns()
-        given_up = self._tasks.given_up(claim.attempt)
+        given_up = self._tasks.given_up(claim)
         if given_up is not None:
             return self._end_for_each(branch, claim, given_up, ItemCounts(0))
         try:
@@ -367,7 +367,7 @@ class EnhancedBranchProcessor:
                 and (index := run.take()) is not None
             ):
                 scope.item, scope.item_index = items[index], index
-                task = tasks.given_up(attempt)
+                task = tasks.given_up(claim)
                 if task is None:
                     deadline_ns = time.monotonic_ns() + timeout_ns
                     task = yield from tasks.steps(

@@ -144,9 +144,12 @@ class RunnerLoop:
         if answer.publications:
             # before anything else: a runner that is registered and never published keeps a slot
             self._links.publish_runners(answer.publications)
-        for unit in answer.refused:
+        refused = answer.refused
+        if answer.verdict in (Verdict.LOST, Verdict.GONE):
+            refused = refused or frozenset(settlement.claim.unit for settlement in settlements)
+        for unit in refused:
             session = context.flow_session_id
-            _log.warning("[PARALLELIZER] settlement of %s in %s refused: another attempt owns it", unit, session)
+            _log.warning("[PARALLELIZER] settlement of %s in %s refused: it is no longer this runner's", unit, session)
         if answer.verdict is Verdict.ENDED and answer.signature:
             self._links.publish_completion(context.flow_session_id, answer.signature)
         return answer

@@ -41,7 +41,7 @@ from orchestration.registry import ActionSpec, find_action
 from orchestration.state.clock import Timeline
 from orchestration.state.rows import task_row
 from orchestration.store import results as stored_results
-from orchestration.vocabulary import NO_ITEM, JoinCounts, Outcome, TaskStatus
+from orchestration.vocabulary import NO_ITEM, Claim, JoinCounts, Outcome, TaskStatus
 
 _action_log = logging.getLogger("orchestration.action")
 _STATUS_OF_DECISION = {Outcome.SKIPPED: TaskStatus.SKIPPED, Outcome.UPSTREAM_FAILED: TaskStatus.UPSTREAM_FAILED}
@@ -210,12 +210,15 @@ class TaskProcessor:
                 return wait_us, now_us
             time.sleep(wait_us / 1e6)
 
-    def given_up(self, attempt: int) -> TaskEnd | None:
+    def given_up(self, claim: Claim) -> TaskEnd | None:
         """The end of a task that has taken too many processes down; None for any other."""
-        most = self._context.settings.max_branch_crashes
+        context, attempt = self._context, claim.attempt
+        most = context.settings.max_branch_crashes
         if attempt <= most:
             return None
-        error = ActionError(f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={most})")
+        death = context.stores.live.death_of(context.flow_session_id, claim.unit)
+        last = f", the last time {death}" if death else ""
+        error = ActionError(f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={most}){last}")
         now = time.monotonic_ns()
         return TaskEnd(TaskStatus.FAILED, error=describe_error(error, attempt), started_ns=now, finished_ns=now)
 

@@ -56,6 +56,8 @@ KEYS: Final[dict[str, Key]] = {
     "parked": Key("session:%s:parked", "zset",
                   "runners of a chord session that have come and are neither on their way nor at work → µs since when"),
     "deferred": Key("session:%s:deferred", "zset", "units waiting for a time → due µs"),
+    "deaths": Key("session:%s:deaths", "hash",
+                  "unit that came back from a dead process → how that ended, for people; empty: nobody knows"),
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
     # A session that was closed

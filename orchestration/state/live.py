@@ -233,15 +233,16 @@ class LiveState(LiveReading):
         self.scripts.await_replies()
 
     def expire_runner(
-        self, flow_session_id: str, runner: str, queue: str, worker: str, life: str = ""
+        self, flow_session_id: str, runner: str, queue: str, worker: str, life: str = "", death: str = ""
     ) -> tuple[Publication, ...]:
         """Give up a runner of this worker whose process is dead; returns runners to publish.
 
         Args: life: how the life begins that is given up, where more is known of it than its worker (`lives_in`).
+            death: how its process ended, for people (`death_of`).
         """
         _, publish = load_script("expire_runner")(
             self.scripts, self.space, session=flow_session_id, runner=runner, queue=queue, worker=worker,
-            life=life or f"{worker}/",
+            life=life or f"{worker}/", death=death,
         )  # fmt: skip
         return publications_of(publish)
 

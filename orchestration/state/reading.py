@@ -114,6 +114,10 @@ class LiveReading:
         """How often what was repaired, by cause, since this namespace is in use."""
         return {cause.decode(): int(count) for cause, count in self.client.hgetall(self.space.key("repairs")).items()}
 
+    def death_of(self, flow_session_id: str, unit: str) -> str:
+        """How the process ended that was last lost with this unit, for people; empty: nobody knows."""
+        return (self.client.hget(self.space.key("deaths", flow_session_id), unit) or b"").decode()
+
     # Results
 
     def results(self, flow_session_id: str, actions: Sequence[str]) -> list[bytes | None]:

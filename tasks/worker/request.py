@@ -24,6 +24,7 @@ from orchestration.state.wire import lives_in
 from tasks import canvas
 from tasks.celery_app import get_wall_clock
 from tasks.worker import lifecycle
+from tasks.worker.deaths import describe_death
 from tasks.worker.lost_runners import lost_runners
 from tasks.worker.stuck import stuck_threads
 
@@ -57,8 +58,8 @@ class ProcessorRequest(Request):
             # not after an orderly end: a runner of a chord may be at work again by now, in this very worker
             # an answer to the caller, as of a bad payload, kept no runners from being published
             resends = not isinstance(error, WorkflowExecutionError)
-            cause = type(error).__name__
-            lost_runners.tell(self.id, lambda: self._expire_runner(cause, resends=resends))
+            death = describe_death(error)
+            lost_runners.tell(self.id, lambda: self._expire_runner(death, resends=resends))
         if self._is_in_chord and isinstance(error, TimeLimitExceeded):
             return self._come_again()
         return super().on_failure(exc_info, send_failed_event, return_ok)
@@ -76,7 +77,7 @@ class ProcessorRequest(Request):
         Args: given_up: nobody has gone on without that thread.
         """
         if given_up:
-            lost_runners.tell(self.id, lambda: self._expire_runner("a stuck thread", resends=False))
+            lost_runners.tell(self.id, lambda: self._expire_runner("by a thread that is stuck", resends=False))
         self._come_again()
 
     @property
@@ -87,7 +88,7 @@ class ProcessorRequest(Request):
         task_ready(self)
         self.reject(requeue=True)
 
-    def _expire_runner(self, cause: str, *, resends: bool) -> None:
+    def _expire_runner(self, death: str, *, resends: bool) -> None:
         from tasks.engine import get_hasty_live  # noqa: PLC0415 - made when first needed
         from tasks.workflow import session_of  # noqa: PLC0415
 
@@ -103,8 +104,8 @@ class ProcessorRequest(Request):
             worker = lifecycle.worker_name()
             queue = self.delivery_info.get("routing_key") or self.app.conf.task_default_queue
             life = lives_in(worker, self.worker_pid) if is_shared and self.worker_pid else ""
-            takers = live.expire_runner(session, runner, queue, worker, life)
+            takers = live.expire_runner(session, runner, queue, worker, life, death)
             if takers:
-                _log.warning("[WORKER] runner %s has ended by %s; %d others take over", runner, cause, len(takers))
+                _log.warning("[WORKER] runner %s has ended %s; %d others take over", runner, death, len(takers))
             published += takers
         canvas.publish_runners(published)

@@ -13,11 +13,16 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+
+import psutil
 
 _log = logging.getLogger(__name__)
 #: Seconds to drain the status channel after the pool has stopped.
 DRAIN_SECONDS = 10.0
+#: Longer than a moment between two signals that let a whole worker go on, shorter than any lease.
+STOPPED_SECONDS = 1.5
 #: What the process reads when the worker begins to take messages, and when it takes no more.
 OPEN, CLOSE = b"o", b"c"
 
@@ -29,6 +34,8 @@ class UpkeepProcess:
         self._arguments = json.dumps({"worker": worker, "queues": list(queues), "slots": slots})
         self._process: subprocess.Popen[bytes] | None = None
         self._is_open = False
+        #: Since when it stands still, by `time.monotonic`.
+        self._stopped_since: float | None = None
 
     def start(self) -> None:
         """Start it; until `open_slots` it does all its duties but for registering the worker."""
@@ -54,10 +61,31 @@ class UpkeepProcess:
                 os.write(self._process.stdin.fileno(), word)
 
     def watch(self) -> None:
-        """Start it anew when it has died."""
-        if self._process is not None and self._process.poll() is not None:
-            _log.error("[WORKER] the upkeep process has ended (%s) and is started again", self._process.returncode)
+        """Start it anew when it has died, or stands still: nobody else renews this worker's leases."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None and self._stands_still(process.pid):
+            _log.error("[WORKER] the upkeep process was stopped by a signal and is killed")
+            process.kill()
+            process.wait()
+        if process.poll() is not None:
+            _log.error("[WORKER] the upkeep process has ended (%s) and is started again", process.returncode)
+            self._stopped_since = None
             self.start()
+
+    def _stands_still(self, pid: int) -> bool:
+        """Whether it was stopped (SIGSTOP) and has not gone on for a while; a whole worker may be frozen and go on."""
+        try:
+            is_stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            is_stopped = False
+        now = time.monotonic()
+        if not is_stopped:
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = now
+        return self._stopped_since is not None and now - self._stopped_since >= STOPPED_SECONDS
 
     def stop(self) -> None:
         """Let it drain what was reported, then end it."""

@@ -18,7 +18,8 @@ JOURNAL_VARIABLE = "CHAOS_JOURNAL"
 EPOCH_VARIABLE = "CHAOS_EPOCH"
 
 
-def _note(ctx: ActionContext, kind: str) -> None:
+def note(ctx: ActionContext, kind: str) -> None:
+    """Write a line to the journal: an execution starts or ends."""
     name = ctx.action if ctx.item is None else f"{ctx.action}:{ctx.item}"
     now = time.monotonic() + float(os.environ[EPOCH_VARIABLE])
     line = f"{kind} {ctx.flow_session_id} {name} {ctx.attempt} {now:.6f} {os.getpid()}"
@@ -28,34 +29,34 @@ def _note(ctx: ActionContext, kind: str) -> None:
 @action("chaos.work")
 def work(ctx: ActionContext, seconds: float = 0.0) -> int:
     """Take so long."""
-    _note(ctx, "start")
+    note(ctx, "start")
     time.sleep(seconds)
-    _note(ctx, "end")
+    note(ctx, "end")
     return ctx.attempt
 
 
 @action("chaos.work_async")
 async def work_async(ctx: ActionContext, seconds: float = 0.0) -> int:
     """Take so long, beside others."""
-    _note(ctx, "start")
+    note(ctx, "start")
     await asyncio.sleep(seconds)
-    _note(ctx, "end")
+    note(ctx, "end")
     return ctx.attempt
 
 
 @action("chaos.fail")
 def fail(ctx: ActionContext) -> None:
     """Fail, always."""
-    _note(ctx, "start")
-    _note(ctx, "end")
+    note(ctx, "start")
+    note(ctx, "end")
     raise RuntimeError("it fails as it was told to")
 
 
 @action("chaos.flaky")
 def flaky(ctx: ActionContext) -> int:
     """Fail in the first attempt."""
-    _note(ctx, "start")
-    _note(ctx, "end")
+    note(ctx, "start")
+    note(ctx, "end")
     if ctx.attempt == 1:
         raise ConnectionError("the first attempt")
     return ctx.attempt

@@ -131,7 +131,7 @@ def break_things(
     injected, ended_alone = _inject_for(stack, Schedule(faults, chance), sender, seconds, most)
     began = time.monotonic()
     sender.stop()
-    _wait_settled(stack, sender)
+    wait_settled(stack, sender)
     settled = time.monotonic() - began
     findings = audit(stack, sender.sent, mix, injected)
     recoveries = _recoveries([each for each in executions(stack.journal) if each.run in sender.sent], injected)
@@ -166,7 +166,7 @@ def _inject_for(
     return injected, ended_alone
 
 
-def _wait_settled(stack: ChaosStack, sender: Sender) -> None:
+def wait_settled(stack: ChaosStack, sender: Sender) -> None:
     """Return when every run has ended and nothing of one is left in Redis, or when that takes too long."""
     pause, deadline = threading.Event(), time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:

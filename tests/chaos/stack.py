@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +29,8 @@ from tests.support.proxy import Cuts, Proxy
 from tests.support.skewed_clock import SkewedClock
 
 NAMESPACE: Final = "chaos"
+#: With the actions that run.
+MODULES: Final = ("tests.chaos.actions", "tests.chaos.deadly_actions")
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: Pool and concurrency of each worker.
 WORKERS: Final = (("prefork", 2), ("prefork", 2), ("threads", 4))
@@ -48,6 +50,8 @@ class ChaosStack:
     #: Between workers and servers.
     redis_proxy: Proxy
     postgres_proxy: Proxy
+    #: Pool and concurrency of each worker.
+    pools: Sequence[tuple[str, int]] = WORKERS
     direct: frozenset[int] = DIRECT
     #: What was cut at requests, for each time that a fault of this kind was injected.
     cuts: list[Cuts] = field(default_factory=list)
@@ -89,7 +93,7 @@ class ChaosStack:
 
     def start_workers(self) -> None:
         """All workers are ready."""
-        self.workers += [self._worker(place) for place in range(len(WORKERS))]
+        self.workers += [self._worker(place) for place in range(len(self.pools))]
         registered = partial(registered_workers, self.redis_url, NAMESPACE, NAMESPACE)
         start_and_wait(self.workers, registered, threading.Event(), lambda: None)
 
@@ -128,11 +132,11 @@ class ChaosStack:
 
     def _worker(self, place: int) -> LoggedProgram:
         self._started += 1
-        pool, concurrency = WORKERS[place]
+        pool, concurrency = self.pools[place]
         clock, host = self.clocks.get(place), self.hosts.get(place)
         proxied = {"REDIS_URL": self.redis_proxy.url, "DATABASE_URL": self.postgres_proxy.url}
         environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": "tests.chaos.actions",
+            **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": ",".join(MODULES),
             JOURNAL_VARIABLE: str(self.journal), EPOCH_VARIABLE: repr(self._epoch), "MAX_BRANCH_CRASHES": "100",
             "LOG_LEVEL": "warning", **({} if place in self.direct or host is not None else proxied), **self.settings,
         }  # fmt: skip
@@ -149,15 +153,29 @@ class ChaosStack:
 
 
 @contextmanager
-def chaos_stack(direct: frozenset[int] = DIRECT) -> Iterator[ChaosStack]:
-    """Servers in the block, no worker yet; see `own_servers`."""
+def chaos_stack(
+    pools: Sequence[tuple[str, int]] = WORKERS, *, direct: frozenset[int] = DIRECT, **settings: str
+) -> Iterator[ChaosStack]:
+    """Servers in the block, no worker yet; see `own_servers`. `settings`: of the workers, by environment variable."""
     exits = ExitStack()
     with own_servers(NAMESPACE, exits) as servers:
         redis_proxy = exits.enter_context(Proxy(servers.valkey.url).running())
         postgres_proxy = exits.enter_context(Proxy(servers.postgres.url).running())
-        stack = ChaosStack(servers, servers.folder / "journal", redis_proxy, postgres_proxy, direct)
+        stack = ChaosStack(servers, servers.folder / "journal", redis_proxy, postgres_proxy, pools, direct)
+        stack.settings.update(settings)
         preloaded = skewed_clock.library()
         if preloaded is not None:
             stack.clocks[WRONG_CLOCK] = SkewedClock(servers.folder / "clock", preloaded, WRONG_SECONDS)
         exits.callback(stack.stop_workers)
+        _connect_client(stack.redis_url)
         yield stack
+
+
+def _connect_client(redis_url: str) -> None:
+    """This process sends its runs to these servers, though it may have sent others to those of a stack before."""
+    from tasks import app, engine  # noqa: PLC0415 - after the environment is set
+
+    app.conf.update(broker_url=redis_url, result_backend=redis_url)
+    app._after_fork()  # forgets all connections
+    engine._processor = None
+    engine.get_hasty_live.cache_clear()

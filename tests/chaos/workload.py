@@ -24,6 +24,7 @@ from orchestration.plan import compile_plan
 from orchestration.registry import load_actions
 from orchestration.store import workflows
 from orchestration.store.pool import Database
+from tests.chaos.stack import MODULES
 
 Definition = dict[str, Any]
 
@@ -124,7 +125,7 @@ def kinds() -> dict[str, Kind]:
 
 def publish(database_url: str, mix: dict[str, Kind]) -> None:
     """The workflows can be run by their names."""
-    load_actions(("tests.chaos.actions",))
+    load_actions(MODULES)
     with closing(Database(database_url)) as database:
         for kind in mix.values():
             loaded = load_definition(kind.definition)
@@ -189,6 +190,13 @@ class Sender:
                 open_runs += 1
                 while not self._send(run, name) and not self._stopping.wait(0.1):
                     pass
+
+    def send(self, name: str) -> str:
+        """Send one more run, of any workflow that is published; returns it."""
+        run = str(uuid.uuid4())
+        self.sent[run] = name
+        assert self._send(run, name), f"{name} was not sent: {self.failed_sends}"
+        return run
 
     def _send(self, run: str, name: str) -> bool:
         from tasks import app, run_workflow  # noqa: PLC0415 - after the environment is set

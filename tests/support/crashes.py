@@ -93,7 +93,13 @@ def check_runs(journal: Path, tasks: Iterable[str], kills: Sequence[Kill], besid
 def pool_processes(worker: LoggedProgram) -> list[int]:
     """The processes of a worker that run actions, by their ids; none when it is gone."""
     found = [child.pid for child in _children(worker) if "tasks.upkeep" not in _command_line(child)]
-    return [pid for pid in found if _runs(pid)]
+    return [pid for pid in found if is_running(pid)]
+
+
+def upkeep_process(worker: LoggedProgram) -> int | None:
+    """The upkeep process of a worker; None while there is none."""
+    found = [child.pid for child in _children(worker) if "tasks.upkeep" in _command_line(child)]
+    return next((pid for pid in found if is_running(pid)), None)
 
 
 def kill(pid: int) -> Kill:
@@ -101,7 +107,7 @@ def kill(pid: int) -> Kill:
     sent = time.time()
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not _runs(pid), f"process {pid} is dead")
+    wait_until(lambda: not is_running(pid), f"process {pid} is dead")
     return Kill(pid, sent, time.time())
 
 
@@ -118,7 +124,7 @@ def kill_worker(worker: LoggedProgram, *, main_only: bool = False) -> list[Kill]
     else:
         os.killpg(worker.process.pid, signal.SIGKILL)
     worker.process.wait()
-    wait_until(lambda: not any(map(_runs, below)), f"no process of {worker.name} outlives it")
+    wait_until(lambda: not any(map(is_running, below)), f"no process of {worker.name} outlives it")
     gone = time.time()
     return [Kill(pid, sent, gone) for pid in pids]
 
@@ -137,7 +143,8 @@ def _children(worker: LoggedProgram) -> list[psutil.Process]:
         return []
 
 
-def _runs(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

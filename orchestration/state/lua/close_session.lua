@@ -46,7 +46,7 @@ if known.workflow then
   if known.key then forget_key(known.key) end
 end
 redis.call('UNLINK', session_key(session), own_key(session), joins_key(session), results_key(session), runners_key(session), deferred_key(session),
-  messages_key(session), parked_key(session), heeded_key(session))
+  messages_key(session), parked_key(session), heeded_key(session), deaths_key(session))
 redis.call('ZREM', sessions_open_key(), session)
 if epoch == '' then
   redis.call('UNLINK', cancelled_key(session), paused_session_key(session))

@@ -33,7 +33,7 @@ for _, queue in ipairs(redis.call('SMEMBERS', queues_key())) do
     local cause = not record and 'closed' or string.sub(record, 1, 1) == '|' and 'message' or 'lease'
     if record then count(cause, 1) end
     touched = {}
-    local units = expire(id, runner, queue, '')
+    local units = expire(id, runner, queue, '', 'with its worker')
     if #units > 0 then end_cancelled(id, publish) end
     for name in pairs(touched) do
       offer(id, name)

@@ -68,7 +68,7 @@ local old_life, held, coming = string.match(record, '^(.*)|(%d+)|(%d)$')
 if old_life ~= '' and old_life ~= life then
   local expiry = tonumber(redis.call('ZSCORE', inflight_key(queue), runner) or '0')
   if expiry > now or expiry > 0 and is_graced(tonumber(lease)) then return { 'duplicate', '', '', '', {} } end
-  return_claims(session, queue, old_life)
+  return_claims(session, queue, old_life, 'with its worker')
   redis.call('SREM', worker_runners_key(string.match(old_life, '^(.*)/')), queue .. '|' .. runner)
   if tonumber(held) > 0 then
     set_held(levels_of(f[5], f[8]), runner, tonumber(held), 0)

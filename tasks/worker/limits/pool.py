@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from billiard.common import terminate_handler_fired
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.process import current_process
 from celery.exceptions import WorkerShutdown, WorkerTerminate
@@ -58,6 +59,9 @@ class PoolTimeLimit:
             _end(own, guarded=guarded)
             if own.is_over:
                 raise own.leave() from (None if isinstance(error, TIME_IS_OVER) else error)
+            if terminate_handler_fired():
+                # a signal ends this process (a cold shutdown): it says nothing of the action, which runs again
+                raise WorkerTerminate from error
             raise
         if own.is_over:
             raise own.leave()

@@ -45,6 +45,19 @@ def test_a_runner_whose_lease_is_over_loses_its_claims_to_another(live: LiveStat
     assert permits(live) == 2
 
 
+def test_how_a_process_ended_is_known_of_each_unit_that_was_in_it(live: LiveState) -> None:
+    live.beat_worker("w#1", ["q"], 1, LONG_US, 0)
+    claimed(live, runner_of("w#1"), LONG_US)
+    (taker,) = live.expire_runner("s", "s.0", "q", "w#1", death="by signal 11 (SIGSEGV)")
+    assert live.death_of("s", "b:a") == "by signal 11 (SIGSEGV)"
+    assert live.death_of("s", "b:b") == "", "nothing has died in it"
+    other = runner_of("w#1", "2", taker.runner)
+    live.start_runner(other, OVER_US)
+    assert [claim.unit for claim in live.settle_branch(other, [], call=1).claims] == ["b:a"]
+    live.expire_leases()
+    assert live.death_of("s", "b:a") == "with its worker", "the last one counts"
+
+
 def test_a_worker_renews_the_runners_in_it_and_no_others(live: LiveState) -> None:
     live.beat_worker("w#1", ["q"], 2, LONG_US, 0)
     claimed(live, runner_of("w#1"), OVER_US)

@@ -1,6 +1,7 @@
 -- return_claims: what a dead life had claimed may run again, with one attempt more; a chunk goes back as single items, so
--- that an item which kills its process can be told from its neighbours. Returns the units. Needs: time, ready, slots.
-local function return_claims(id, queue, life)
+-- that an item which kills its process can be told from its neighbours. How the life ended is kept for each. Returns the units.
+-- Needs: time, ready, slots.
+local function return_claims(id, queue, life, death)
   local all = redis.call('HGETALL', own_key(id))
   local units = {}
   for index = 1, #all, 2 do
@@ -12,11 +13,14 @@ local function return_claims(id, queue, life)
       local action, start = string.match(unit, '^c:(.*):(%d+)$')
       if action then
         for item = tonumber(start), tonumber(start) + tonumber(count) - 1 do
-          put_back(id, queue, 'c:' .. action .. ':' .. int(item), int(attempt + 1), '1', retry, ready_at)
+          local each = 'c:' .. action .. ':' .. int(item)
+          put_back(id, queue, each, int(attempt + 1), '1', retry, ready_at)
+          redis.call('HSET', deaths_key(id), each, death)
         end
         release_chunk(id, action)
       else
         put_back(id, queue, unit, int(attempt + 1), count, retry, ready_at)
+        redis.call('HSET', deaths_key(id), unit, death)
       end
     end
   end
@@ -41,14 +45,14 @@ local function resend(publish)
 end
 
 -- expire: a runner is taken for dead: its claims go back, its permits and slot are freed. Returns the units.
-local function expire(id, runner, queue, worker)
+local function expire(id, runner, queue, worker, death)
   local record = redis.call('HGET', runners_key(id), runner)
   redis.call('ZREM', inflight_key(queue), runner)
   if not record then return {} end
   local life, held, coming = string.match(record, '^(.*)|(%d+)|(%d)$')
   local units = {}
   if coming == '1' then redis.call('HINCRBY', session_key(id), 'pub:' .. queue, -1) end
-  if life ~= '' then units = return_claims(id, queue, life) end
+  if life ~= '' then units = return_claims(id, queue, life, death) end
   local fields = redis.call('HMGET', session_key(id), 'workflow', 'queues', 'header', 'key')
   leave(id, levels_of(fields[1], fields[4]), runner, queue, worker, tonumber(held))
   if fields[3] then park(id, runner) end
