@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 
+from config.broker import CONFIRM_SECONDS
 from config.celery_config import celery_config
 from config.settings import Settings, WrongSetting, get_settings
 from tasks.transport import use_leased_transport
@@ -39,8 +40,17 @@ def _configuration() -> dict[str, Any]:
         raise
 
 
+class Application(Celery):
+    """Sends messages; one that RabbitMQ does not confirm is sent again, and in the end refused to the sender."""
+
+    def send_task(self, *args: Any, **options: Any) -> Any:
+        """As Celery's, which waits for a confirmation for ever."""
+        options.setdefault("confirm_timeout", CONFIRM_SECONDS)
+        return super().send_task(*args, **options)
+
+
 use_leased_transport()
-app = Celery("tasks", include=["tasks.workflow", "tasks.runner", "tasks.complete"], set_as_current=True)
+app = Application("tasks", include=["tasks.workflow", "tasks.runner", "tasks.complete"], set_as_current=True)
 app.add_defaults(_configuration)
 
 from tasks.worker import control, held_messages, lifecycle  # noqa: E402, F401 - adds the remote control and the bootsteps

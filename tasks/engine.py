@@ -6,19 +6,19 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
-from urllib.parse import urlsplit
 
 from orchestration.channel.fallback import Fallback
 from orchestration.channel.spool import Spool
 from orchestration.engine.context import Stores, is_database_away
 from orchestration.engine.processor import EnhancedParallelProcessor
 from orchestration.engine.versions import VersionCache
-from orchestration.state.client import RedisError, connect, is_away
+from orchestration.state.client import is_away
 from orchestration.state.live import LiveState
 from orchestration.state.patience import Patience
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
+from tasks.broker import QueueLengths
 from tasks.celery_app import usable_settings
 from tasks.worker import lifecycle
 from tasks.worker.limits import PoolTimeLimit
@@ -40,7 +40,7 @@ class CeleryLinks:
     """
 
     def __init__(self, broker_url: str, patience: Patience) -> None:
-        self._broker_url = broker_url if urlsplit(broker_url).scheme in ("redis", "rediss", "unix") else None
+        self._lengths = QueueLengths(broker_url)
         self._patience = patience
 
     def publish_runners(self, publications: Sequence[Publication]) -> None:
@@ -58,11 +58,8 @@ class CeleryLinks:
         return lifecycle.stopping()
 
     def crowded(self, queue: str) -> bool:
-        """Whether a message waits in the broker for a process of this queue; on RabbitMQ nobody knows cheaply."""
-        try:
-            return self._broker_url is not None and bool(connect(self._broker_url, _NO_PATIENCE).llen(queue))
-        except RedisError:
-            return False
+        """Whether a message waits in the broker for a process of this queue."""
+        return not self._lengths.is_empty(queue)
 
 
 @cache

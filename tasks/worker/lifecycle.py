@@ -67,6 +67,9 @@ class Upkeep(bootsteps.StartStopStep):
         _name = f"{worker.hostname}#{secrets.token_hex(4)}"
         blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
         deliveries.serve(_name, get_settings().lease_seconds, blocks=blocks)
+        if blocks:
+            # nobody sends them to RabbitMQ while a task runs, and it would deliver that task's message again
+            worker.app.conf.broker_heartbeat = 0
         if is_green():
             importlib.import_module("tasks.worker.green_pool").adapt()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
