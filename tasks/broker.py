@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kombu.utils.text import version_string_as_tuple
+
 from config.broker import is_rabbitmq, redis_url_of
 from orchestration.state.client import RedisError, connect, is_away
 from orchestration.state.patience import Patience
@@ -19,6 +21,10 @@ _log = logging.getLogger(__name__)
 _DELAY: Final = re.compile(r"^(?:[01]\.){28}")
 #: A question that nobody has to answer.
 _NO_PATIENCE: Final = Patience(is_away, repeats=0)
+#: What AMQP answers to a wrong user or password, and to a vhost that is not there or not ours.
+_REFUSED: Final = (402, 403, 530)
+#: Its quorum queues hand messages on that waited for a time without losing any.
+RABBITMQ_AT_LEAST: Final = (3, 10)
 #: Between two questions to RabbitMQ; an answer is forgotten, and a queue not asked about any more, after the second.
 ASK_SECONDS: Final = 0.05
 KNOWN_SECONDS: Final = 1.0
@@ -28,6 +34,27 @@ def queue_of(delivery_info: Mapping[str, Any] | None) -> str:
     """The queue that a message came from."""
     key = (delivery_info or {}).get("routing_key")
     return _DELAY.sub("", str(key)) if key else str(app.conf.task_default_queue)
+
+
+def refusal(broker_url: str) -> str | None:
+    """Why RabbitMQ will never serve us at this URL; None: it does, or is away and may later.
+
+    Returns: a sentence that names the setting, without the password.
+    """
+    connection = app.connection_for_read(broker_url)
+    where = f"BROKER_URL: RabbitMQ at {connection.as_uri()}"
+    try:
+        connection.connect()
+        version = str(connection.connection.server_properties.get("version", ""))
+    except (*connection.connection_errors, *connection.channel_errors) as error:
+        code = getattr(error, "reply_code", None)
+        return f"{where} refuses us ({error}); correct user, password and vhost" if code in _REFUSED else None
+    finally:
+        connection.collect()
+    if version_string_as_tuple(version)[:2] < RABBITMQ_AT_LEAST:
+        least = ".".join(map(str, RABBITMQ_AT_LEAST))
+        return f"{where} is {version}, which is too old; use {least} or newer"
+    return None
 
 
 class QueueLengths:

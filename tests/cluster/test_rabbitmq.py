@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestration.errors import ServiceUnreachable
 from parallelizer.services.supervision import LoggedProgram
 from tests.support.clients import Client, running_client
 from tests.support.fleet import Fleet, running_fleet
@@ -81,6 +82,18 @@ def begun(journal: Path) -> Counter[str]:
 
 def check_each_once(journal: Path, *tasks: str) -> None:
     assert begun(journal) == Counter(dict.fromkeys(tasks, 1))
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("guest:guest@", "guest:forgotten@"), ("//", "/nowhere")])
+def test_a_worker_that_rabbitmq_refuses_ends_with_a_sentence(
+    workers: Fleet, rabbit: OwnRabbit, right: str, wrong: str
+) -> None:
+    before, _, behind = rabbit.url.rpartition(right)
+    workers.broker_url = f"{before}{wrong}{behind}"
+    with pytest.raises(ServiceUnreachable, match=r"BROKER_URL: RabbitMQ at .* refuses us") as raised:
+        start(workers)
+    assert "ended with exit code 2" in str(raised.value)
+    assert "forgotten" not in str(raised.value)
 
 
 def test_reset_connections_repeat_nothing_that_is_at_work(workers: Fleet, rabbit: OwnRabbit, journal: Path) -> None:
@@ -219,9 +232,9 @@ def test_a_worker_that_waits_for_its_last_task_keeps_no_other_message(workers: F
         send_all(client, [{"name": "last", "actions": {"last": record(journal, seconds=6.0)}}])
         wait_until(lambda: bool(begun(journal)), "it is at work")
         worker.send(signal.SIGTERM)
-        wait_until(lambda: "Warm shutdown" in worker.log.read_text(), "it stops")
-        send_all(client, [{"name": "next", "actions": {"next": record(journal)}}])
         messages = Messages(workers.broker_url)
+        wait_until(lambda: not messages.consumers("branches"), "it takes no more")
+        send_all(client, [{"name": "next", "actions": {"next": record(journal)}}])
         wait_until(lambda: messages.waiting(("branches",)) == 1, "the next one waits for another worker", 5)
         assert worker.process is not None
         worker.process.wait(30)

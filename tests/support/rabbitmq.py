@@ -195,6 +195,11 @@ class Messages:
                     total += connection.channel().queue_declare(queue, passive=True).message_count
         return total
 
+    def consumers(self, queue: str) -> int:
+        """Workers that take messages of a queue."""
+        with self._app.connection_for_read() as connection:
+            return int(connection.channel().queue_declare(queue, passive=True).consumer_count)
+
     def at_work(self, workers: int, text: str = "") -> int:
         """Requests in workers that answer, those whose id or arguments have the text.
 
