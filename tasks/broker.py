@@ -110,7 +110,7 @@ class _RabbitLengths:
                         self._known[queue] = number, asked
                     time.sleep(ASK_SECONDS)
                 channel.close()
-            except (*connection.connection_errors, *connection.channel_errors) as error:
+            except Exception as error:  # noqa: BLE001 - it asks again; py-amqp raises many things at a lost connection
                 _log.debug("[WORKER] the broker does not say what waits in it: %s", error)
                 connection.collect()
                 time.sleep(KNOWN_SECONDS)
