@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from config.broker import is_rabbitmq
 from config.settings import Settings
@@ -22,6 +22,7 @@ from orchestration.engine.processor import EnhancedParallelProcessor
 from orchestration.state.client import RedisError
 from orchestration.state.holding import hold_message, release_message
 from orchestration.state.wire import lives_in
+from tasks.canvas import AWAY
 from tasks.worker.holding import holder_lease_seconds
 
 #: Between two looks whether the first delivery is still at work.
@@ -32,7 +33,7 @@ AGAIN_SECONDS: Final = 2
 def only_delivery(task: Any, processor: EnhancedParallelProcessor, flow_session_id: str) -> Iterator[None]:
     """In the block, no other delivery of the session's message is at work.
 
-    Raises: Ignore: one is; the message comes again later.
+    Raises: Ignore: one is; the message comes again later. Reject: so it does, since RabbitMQ did not take the copy.
     """
     settings: Settings = processor.settings
     if not is_rabbitmq(settings.broker_url):
@@ -41,7 +42,10 @@ def only_delivery(task: Any, processor: EnhancedParallelProcessor, flow_session_
     live = processor.stores.live
     holder = lives_in(processor.worker, os.getpid()) + secrets.token_hex(4)
     if not hold_message(live, flow_session_id, holder, holder_lease_seconds(settings)):
-        task.signature_from_request(task.request, countdown=AGAIN_SECONDS).apply_async(add_to_parent=False)
+        try:
+            task.signature_from_request(task.request, countdown=AGAIN_SECONDS).apply_async(add_to_parent=False)
+        except AWAY as error:  # a failure would be taken for the run's
+            raise Reject(error, requeue=True) from error
         raise Ignore("an earlier delivery of this message is at work; it comes again later")
     try:
         yield
