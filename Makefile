@@ -12,7 +12,7 @@ SEED ?=
 export FOLDER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress test-chaos chaos bench budget lint format lock venv clean
+.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress test-rabbitmq test-chaos chaos bench budget lint format lock venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-cluster: $(READY) ## Run the tests with real worker processes
 
 test-stress: $(READY) ## Run the long tests: a hundred killed processes, five hundred scenarios of limits
 	@$(BIN)/python -m pytest tests/stress $(ARGS)
+
+test-rabbitmq: $(READY) ## Run the tests with workers on RabbitMQ (BROKER_URL=amqp://…; without, on a server of its own)
+	@env -u BROKER_URL TEST_BROKER_URL='$(or $(BROKER_URL),own)' $(BIN)/python -m pytest tests/cluster tests/stress/test_kills.py -rs $(ARGS)
 
 test-chaos: $(READY) ## Try each fault alone, with real services and workers under load (ARGS="-m long": the slow ones)
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)

@@ -1,19 +1,19 @@
-"""Celery's settings, derived from ours. Each line says which fault it prevents; measured with Celery 5.7 on Redis."""
+"""Celery's settings, derived from ours. Each line says which fault it prevents; measured with Celery 5.7 on Redis.
+
+What differs on RabbitMQ is in config/broker.py.
+"""
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
+from config.broker import celery_url, is_rabbitmq, rabbitmq_config, socket_options
 from config.settings import Settings
 
 #: The queue of branches that name no other.
 DEFAULT_QUEUE = "branches"
 #: A runner leaves after this even if nobody waits, so that Celery's time limits can stand behind it.
 TOUR_SECONDS = 60.0
-
-#: A peer that went silent is noticed after 5 s, not after two hours; the last is for when data was sent meanwhile, ms.
-_KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5000}
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -25,14 +25,12 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "socket_timeout": 10,  # a frozen server or a silent cut: reconnect
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-        # options that a system does not have, such as TCP_USER_TIMEOUT on macOS, are left out
-        "socket_keepalive_options": {
-            getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
-        },
+        "socket_keepalive_options": socket_options(),
         "health_check_interval": 3,  # a silent cut that a proxy hides from TCP: the wait for messages is given up
         "retry_on_timeout": True,
     }
-    broker = settings.broker_url or settings.redis_url
+    broker = celery_url(settings.broker_url or settings.redis_url or "") or None
+    results = celery_url(settings.redis_url or "") or None
     transport = {
         **redis_options,
         # Workers hold messages by a lease of LEASE_SECONDS (tasks/transport). This is for other processes that read
@@ -42,8 +40,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     }
     return {
         "broker_url": broker,
-        "result_backend": settings.redis_url,
-        "broker_transport_options": transport if not (broker or "").startswith("amqp") else {},
+        "result_backend": results,
+        **(rabbitmq_config(settings.lease_seconds) if is_rabbitmq(broker) else {"broker_transport_options": transport}),
         "result_backend_transport_options": {},
         # Delivery
         "task_acks_late": True,  # a process that dies does not take its message along
@@ -61,7 +59,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "result_backend_max_retries": 100,  # ten give up within an outage of 20 s
         "redis_socket_timeout": 10,
         "redis_socket_connect_timeout": 5,
-        "redis_socket_keepalive": True,
+        "redis_socket_keepalive": not (results or "").startswith("redis+socket"),  # Celery passes it on to any socket
         "redis_backend_health_check_interval": 10,
         "redis_retry_on_timeout": True,
         # Messages

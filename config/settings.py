@@ -1,7 +1,7 @@
 """Every setting once: name, unit, default, reason.
 
 Sources, first wins: environment, `.env`, `parallelizer.toml` (table `[processor]`; path in `PARALLELIZER_CONFIG`).
-A wrong value stops the start with `WrongSetting`, which names the setting. Imports nothing of ours.
+A wrong value stops the start with `WrongSetting`, which names the setting.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.broker import check_broker_url
 
 CONFIG_FILE_VARIABLE = "PARALLELIZER_CONFIG"
 DEFAULT_CONFIG_FILE = "parallelizer.toml"
@@ -41,7 +43,7 @@ class Settings(BaseSettings):
     # Services
     redis_url: str | None = Field(None, description="Live state and, unless BROKER_URL is set, the broker.")
     database_url: str | None = Field(None, description="PostgreSQL, the record of truth.")
-    broker_url: str | None = Field(None, description="Celery's broker; by default REDIS_URL.")
+    broker_url: str | None = Field(None, description="Celery's broker, a Redis or a RabbitMQ; by default REDIS_URL.")
     data_dir: Path = Field(Path(".parallelizer"), description="Where embedded servers and spool files live.")
     namespace: str = Field(
         "default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Prefix of all Redis keys: pz:{namespace}:…"
@@ -179,7 +181,9 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _broker(cls, value: str | None) -> str | None:
-        return _check_url(value, ("redis", "rediss", "unix", "redis+socket", "amqp", "amqps"), "redis://… or amqp://…")
+        if value is not None:
+            check_broker_url(value)
+        return value
 
     @classmethod
     def settings_customise_sources(

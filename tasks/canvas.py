@@ -31,6 +31,7 @@ from config.celery_config import TOUR_SECONDS
 from config.settings import get_settings
 from orchestration.errors import ServiceUnreachable
 from orchestration.vocabulary import Publication, Verdict
+from tasks.broker import queue_of
 from tasks.celery_app import app
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class ProcessorTask(Task):
     def on_replace(self, sig: Any) -> Any:
         """Send what replaces this task, or give it back where it is to be kept (`_replacement_of`)."""
         return sig if self.request.get("keeps_replacement") else super().on_replace(sig)
+
+    def signature_from_request(self, request: Any = None, *args: Any, queue: str | None = None, **options: Any) -> Any:
+        """As Celery's, to the queue itself: what has waited in RabbitMQ came from another address."""
+        of = self.request if request is None else request
+        return super().signature_from_request(request, *args, queue=queue or queue_of(of.delivery_info), **options)
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
         """Come again later.

@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Celery
 
+from config.broker import CONFIRM_SECONDS
 from config.celery_config import celery_config
 from config.settings import Settings, WrongSetting, get_settings
 from orchestration.state.wall_clock import WallClock
@@ -54,11 +55,16 @@ def get_wall_clock() -> WallClock:
 
 
 class ProcessorApp(Celery):
-    """Celery, but for the clock: a countdown ends at the same moment wherever it began and whoever waits for it."""
+    """Celery, but for the clock, and for what RabbitMQ does not confirm."""
 
     def now(self) -> datetime:
-        """What time it is, by Redis."""
+        """What time it is, by Redis: a countdown ends at the same moment wherever it began and whoever waits for it."""
         return get_wall_clock().now().astimezone(self.timezone)
+
+    def send_task(self, *args: Any, **options: Any) -> Any:
+        """As Celery's, which waits for a confirmation for ever; then it is sent again, and in the end refused."""
+        options.setdefault("confirm_timeout", CONFIRM_SECONDS)
+        return super().send_task(*args, **options)
 
 
 use_leased_transport()

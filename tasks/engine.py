@@ -6,21 +6,22 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
-from urllib.parse import urlsplit
 
+from config.broker import redis_url_of
 from orchestration.channel.fallback import Fallback
 from orchestration.channel.spool import Spool
 from orchestration.engine.context import Stores, is_database_away
 from orchestration.engine.processor import EnhancedParallelProcessor
 from orchestration.engine.versions import VersionCache
-from orchestration.state.client import RedisError, connect, is_away
+from orchestration.state.client import connect, is_away
 from orchestration.state.live import LiveState
 from orchestration.state.patience import Patience
 from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
+from tasks.broker import QueueLengths
 from tasks.celery_app import usable_settings
-from tasks.transport import held_copies, is_redis
+from tasks.transport import held_copies
 from tasks.worker import lifecycle
 from tasks.worker.limits import PoolTimeLimit
 from tasks.worker.stuck import stuck_threads
@@ -41,7 +42,7 @@ class CeleryLinks:
     """
 
     def __init__(self, broker_url: str, patience: Patience) -> None:
-        self._broker_url = broker_url if urlsplit(broker_url).scheme in ("redis", "rediss", "unix") else None
+        self._lengths = QueueLengths(broker_url)
         self._patience = patience
 
     def publish_runners(self, publications: Sequence[Publication]) -> None:
@@ -59,11 +60,8 @@ class CeleryLinks:
         return lifecycle.stopping()
 
     def crowded(self, queue: str) -> bool:
-        """Whether a message waits in the broker for a process of this queue; on RabbitMQ nobody knows cheaply."""
-        try:
-            return self._broker_url is not None and bool(connect(self._broker_url, _NO_PATIENCE).llen(queue))
-        except RedisError:
-            return False
+        """Whether a message waits in the broker for a process of this queue."""
+        return not self._lengths.is_empty(queue)
 
 
 @cache
@@ -85,7 +83,8 @@ def has_copy_at_work(task: str, task_id: str) -> bool:
     settings = usable_settings()
     broker = settings.broker_url or settings.redis_url
     assert broker is not None
-    return is_redis(broker) and held_copies(connect(broker, _patience(is_away)), task, task_id) > 1
+    url = redis_url_of(broker)
+    return url is not None and held_copies(connect(url, _patience(is_away)), task, task_id) > 1
 
 
 def get_processor() -> EnhancedParallelProcessor:

@@ -33,11 +33,11 @@ from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
-from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
 from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.rehydration import Rehydration
+from tasks.sender import Sender
 from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
 
@@ -106,9 +106,10 @@ class UpkeepLoop:
         )
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)
         self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
+        self._sender = Sender()
         self._rehydration = Rehydration(
             self._live, self._database, self._stream, max(settings.lease_seconds, SAY_SECONDS), canvas.publish_take_up,
-            self._publish,
+            self._sender.send,
         )  # fmt: skip
         self._overdue: OverdueBranches | None = None
         self._messages: MessageLeases | None = None
@@ -126,7 +127,7 @@ class UpkeepLoop:
                 Duty("renew the lease of messages", settings.lease_seconds / 3, self.renew_messages),
                 Duty("give back messages of lost workers", EXPIRE_SECONDS, self.give_back_lost),
             ]
-        reaper = Reaper(self._live, self._database, worker, self._publish)
+        reaper = Reaper(self._live, self._database, worker, self._sender.send)
         #: Each in a thread of its own: a database that answers slowly must not delay the leases.
         self._slow_duties = [
             Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
@@ -136,6 +137,7 @@ class UpkeepLoop:
 
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
+        self._sender.start()
         drain = threading.Thread(target=self._updater.run, name="updater")
         drain.start()
         ended = threading.Event()
@@ -155,6 +157,7 @@ class UpkeepLoop:
         finally:
             ended.set()
             self._updater.stop()
+            self._sender.end()
             drain.join()
             self._drain_rest()
             self._database.close()
@@ -173,7 +176,7 @@ class UpkeepLoop:
         """The worker's slots and the runners in it live on."""
         if not self._is_open:
             return
-        self._publish(
+        self._sender.send(
             self._live.beat_worker(
                 self._worker, self._queues, self._slots, int(self._settings.lease_seconds * 1e6),
                 self._settings.max_concurrent_branches_global, self._settings.max_concurrent_workflows,
@@ -186,7 +189,7 @@ class UpkeepLoop:
         if wait_us is not None:
             # on time: a call that comes late has kept others from its place
             self._waking.due = min(self._waking.due, time.monotonic() + wait_us / 1e6)
-        self._publish(publications)
+        self._sender.send(publications)
         if overdue:
             self._end_overdue(overdue)
 
@@ -199,7 +202,7 @@ class UpkeepLoop:
             self._overdue = OverdueBranches(Stores(self._live, self._database), self._settings, self._worker)
         for branch in overdue:
             try:
-                self._publish(self._overdue.end(branch))
+                self._sender.send(self._overdue.end(branch))
             except (
                 DefinitionError,
                 UnknownWorkflow,
@@ -213,7 +216,7 @@ class UpkeepLoop:
             _log.warning("[WORKER] worker %s did not renew its lease and is taken for lost", worker)
         for runner, cause in runners.items():
             _log.warning("[PARALLELIZER] runner %s is given up: %s", runner, _GIVEN_UP[cause])
-        self._publish(publications)
+        self._sender.send(publications)
 
     def renew_messages(self) -> None:
         """Messages that this worker holds stay with it."""
@@ -250,9 +253,6 @@ class UpkeepLoop:
     def replay_spool(self) -> None:
         """What waits on this host's disk is in PostgreSQL, and the disk is free of it."""
         self._fallback.replay_spool()
-
-    def _publish(self, publications: Sequence[Publication]) -> None:
-        canvas.publish_runners(publications)
 
     def _drain_rest(self) -> None:
         """What the worker's last branches reported; the pool has stopped before us."""

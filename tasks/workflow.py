@@ -10,6 +10,7 @@ from typing import Any
 from celery.exceptions import Ignore
 
 from orchestration.errors import SecondMessage, WorkflowExecutionError
+from tasks.broker import queue_of
 from tasks.canvas import RIDE_OUT, TAKE_UP, ForkElsewhere, ProcessorTask, call_of, fork_here
 from tasks.celery_app import app
 from tasks.complete import complete_workflow, deliver
@@ -49,11 +50,12 @@ def run_workflow(
     from orchestration.engine.invoke import GivenUp  # noqa: PLC0415
     from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415
     from tasks.engine import get_processor, has_copy_at_work  # noqa: PLC0415
+    from tasks.redelivery import only_delivery  # noqa: PLC0415
 
     if _names_workflow(payload) and not _names_workflow(workflow):
         workflow, payload = payload, workflow  # type: ignore[assignment]  # (result, workflow)
     processor = get_processor()
-    session, queue = flow_session_id_of(self.request.id, run_id), _queue_of(self.request)
+    session, queue = flow_session_id_of(self.request.id, run_id), queue_of(self.request.delivery_info)
     completion = partial(_completion, session, queue, raise_on_failure)
     elsewhere = ForkElsewhere(self, processor, completion)
     call = call_of(self.request, queue, raise_on_failure=raise_on_failure)
@@ -61,15 +63,16 @@ def run_workflow(
     request = RunRequest(
         session, workflow, payload, queue, priority, self.request.id, call, elsewhere, run_id, has_copy
     )
-    try:
-        outcome = processor.process_workflow_parallel(request)
-    except SecondMessage as error:
-        raise Ignore(str(error)) from None
-    except GivenUp:
-        elsewhere.raise_end()
-    if isinstance(outcome, Fork):
-        fork_here(self, processor, outcome, completion())
-    return deliver(self, outcome, raise_on_failure=raise_on_failure)
+    with only_delivery(self, processor, session):
+        try:
+            outcome = processor.process_workflow_parallel(request)
+        except SecondMessage as error:
+            raise Ignore(str(error)) from None
+        except GivenUp:
+            elsewhere.raise_end()
+        if isinstance(outcome, Fork):
+            fork_here(self, processor, outcome, completion())
+        return deliver(self, outcome, raise_on_failure=raise_on_failure)
 
 
 @app.task(bind=True, base=ProcessorTask, name=TAKE_UP, ignore_result=False, **RIDE_OUT)
@@ -80,12 +83,14 @@ def take_up_workflow(self: Any, flow_session_id: str, *, raise_on_failure: bool 
     """
     from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415 - as above
     from tasks.engine import get_processor  # noqa: PLC0415
+    from tasks.redelivery import only_delivery  # noqa: PLC0415
 
-    processor, queue = get_processor(), _queue_of(self.request)
-    outcome = processor.take_up(RunRequest(flow_session_id, "", None, queue, celery_task_id=self.request.id))
-    if isinstance(outcome, Fork):
-        fork_here(self, processor, outcome, _completion(flow_session_id, queue, raise_on_failure))
-    return deliver(self, outcome, raise_on_failure=raise_on_failure)
+    processor, queue = get_processor(), queue_of(self.request.delivery_info)
+    with only_delivery(self, processor, flow_session_id):
+        outcome = processor.take_up(RunRequest(flow_session_id, "", None, queue, celery_task_id=self.request.id))
+        if isinstance(outcome, Fork):
+            fork_here(self, processor, outcome, _completion(flow_session_id, queue, raise_on_failure))
+        return deliver(self, outcome, raise_on_failure=raise_on_failure)
 
 
 def _completion(flow_session_id: str, queue: str, raise_on_failure: bool) -> Any:
@@ -114,8 +119,3 @@ def session_of(request: Any) -> str:
     if request.name == "tasks.run_workflow":
         return flow_session_id_of(request.id, request.kwargs.get("run_id"))
     return str(request.args[0])
-
-
-def _queue_of(request: Any) -> str:
-    delivery = request.delivery_info or {}
-    return str(delivery.get("routing_key") or app.conf.task_default_queue)

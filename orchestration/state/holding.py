@@ -1,4 +1,4 @@
-"""Says in Redis whose messages a worker holds; for its main process, which must not wait."""
+"""Whose messages a worker holds, and which delivery of a message is at work."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from orchestration.state.keys import KeySpace
+from orchestration.state.live import LiveState
 from orchestration.state.scripts import load_script
 
 TIMEOUT_SECONDS = 1.0
 
 
 class Holding:
-    """Calls one script, over a connection of its own, without trying again."""
+    """For a worker's main process, which must not wait: one script, over a connection of its own, tried once.
 
-    def __init__(self, redis_url: str, namespace: str) -> None:
+    Args: worker: its name. holder_lease_seconds: how long a delivery that is at work in it stays so, from each call on.
+    """
+
+    def __init__(self, redis_url: str, namespace: str, worker: str, holder_lease_seconds: float) -> None:
+        self._worker = worker
+        self._holder_lease_ms = int(holder_lease_seconds * 1000)
         self._space = KeySpace(namespace)
         self._client = redis.Redis.from_url(
             redis_url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS,
@@ -30,5 +36,26 @@ class Holding:
         Args: left: those that it held before and does not hold any more.
         Raises: RedisError: nobody knows.
         """
-        script, number = load_script("hold_sessions"), str(len(flow_session_ids))
-        self._client.eval(script.source, 1, self._space.prefix, str(lease_us), number, *flow_session_ids, *left)
+        script = load_script("hold_sessions")
+        values = script.values(
+            [*flow_session_ids, *left], lease=lease_us, worker=f"{self._worker}/", holder_lease=self._holder_lease_ms,
+            most=len(flow_session_ids),
+        )  # fmt: skip
+        self._client.eval(script.source, 1, self._space.prefix, *map(str, values))
+
+
+def hold_message(live: LiveState, flow_session_id: str, holder: str, lease_seconds: float) -> bool:
+    """This delivery of a session's message is at work, unless another one is: then False."""
+    return bool(
+        load_script("hold_message")(
+            live.scripts, live.space, session=flow_session_id, holder=holder, lease=int(lease_seconds * 1000)
+        )
+    )
+
+
+def release_message(live: LiveState, flow_session_id: str, holder: str) -> None:
+    """It is not any more, and the next one may be.
+
+    Args: holder: how its name begins (`lives_in`), or the whole.
+    """
+    load_script("release_message")(live.scripts, live.space, session=flow_session_id, holder=holder)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from celery import bootsteps
 from celery.worker import state
 
-from config.settings import get_settings
+from config.settings import Settings, get_settings
 from orchestration.state.client import RedisError
 from orchestration.state.holding import Holding
 
@@ -27,6 +27,11 @@ HOLD_SECONDS: Final = 2.0
 HELD_SECONDS: Final = 10.0
 #: Their ids tell the session.
 _TASKS: Final = ("tasks.run_workflow", "tasks.take_up_workflow")
+
+
+def holder_lease_seconds(settings: Settings) -> float:
+    """How long a delivery that is at work stays so (tasks/redelivery.py); two calls may fail."""
+    return max(settings.lease_seconds, 3 * HOLD_SECONDS)
 
 
 class HeldSessions(bootsteps.StartStopStep):
@@ -42,7 +47,9 @@ class HeldSessions(bootsteps.StartStopStep):
         self._held: set[str] = set()
         settings = get_settings()
         assert settings.redis_url is not None
-        self._holding = Holding(settings.redis_url, settings.namespace)
+        from tasks.worker.lifecycle import worker_name  # noqa: PLC0415 - which loads this module
+
+        self._holding = Holding(settings.redis_url, settings.namespace, worker_name(), holder_lease_seconds(settings))
 
     def start(self, consumer: Any) -> None:
         """Say it from now on."""

@@ -12,13 +12,16 @@ import mmap
 import os
 import secrets
 import socket
+import sys
 from typing import Any
 
 import redis
 from celery import bootsteps, signals
 
+from config.broker import is_rabbitmq
 from config.logs import configure_logging
 from config.settings import get_settings
+from tasks.broker import refusal
 from tasks.celery_app import app
 from tasks.transport import deliveries
 from tasks.worker.handover import keep_handed_over
@@ -64,9 +67,13 @@ class Upkeep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         global _name  # noqa: PLW0603 - one worker for each process
         super().__init__(worker, **kwargs)
+        _check_broker()
         _name = f"{worker.hostname}#{secrets.token_hex(4)}"
         blocks = worker.pool_cls.__module__ == "celery.concurrency.solo"
         deliveries.serve(_name, get_settings().lease_seconds, blocks=blocks)
+        if blocks:
+            # nobody sends them to RabbitMQ while a task runs, and it would deliver that task's message again
+            worker.app.conf.broker_heartbeat = 0
         if is_green():
             importlib.import_module("tasks.worker.green_pool").adapt()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
@@ -85,6 +92,15 @@ class Upkeep(bootsteps.StartStopStep):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _check_broker() -> None:
+    """A worker that RabbitMQ will never serve would ask it for ever."""
+    url = get_settings().broker_url
+    refused = refusal(url) if url is not None and is_rabbitmq(url) else None
+    if refused is not None:
+        sys.stderr.write(f"{refused}\n")
+        raise SystemExit(2)
 
 
 @signals.worker_ready.connect(weak=False)

@@ -19,9 +19,13 @@ from celery.worker.request import Request
 from celery.worker.state import revoked as revoked_tasks
 from celery.worker.state import task_ready
 
+from config.broker import is_rabbitmq
+from config.settings import get_settings
 from orchestration.errors import WorkflowExecutionError
+from orchestration.state.holding import release_message
 from orchestration.state.wire import lives_in
 from tasks import canvas
+from tasks.broker import queue_of
 from tasks.celery_app import get_wall_clock
 from tasks.worker import lifecycle
 from tasks.worker.deaths import describe_death
@@ -98,11 +102,13 @@ class ProcessorRequest(Request):
             live.release_delivery(session_of(self), lives_in(lifecycle.worker_name(), self.worker_pid))
         if self.name in ("tasks.run_branches", "tasks.run_workflow", "tasks.take_up_workflow"):
             session = session_of(self)
+            if self.worker_pid and self.name != "tasks.run_branches" and is_rabbitmq(get_settings().broker_url):
+                release_message(live, session, lives_in(lifecycle.worker_name(), self.worker_pid))
             runner = self.id if self.name == "tasks.run_branches" else f"{session}.0"
             # with a run id, another call may have started it, and be at work elsewhere
             is_shared = self._is_in_chord or "run_id" in self.kwargs
             worker = lifecycle.worker_name()
-            queue = self.delivery_info.get("routing_key") or self.app.conf.task_default_queue
+            queue = queue_of(self.delivery_info)
             life = lives_in(worker, self.worker_pid) if is_shared and self.worker_pid else ""
             takers = live.expire_runner(session, runner, queue, worker, life, death)
             if takers:

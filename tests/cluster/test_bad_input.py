@@ -122,7 +122,7 @@ def test_a_pickle_in_the_queue_is_refused_and_the_worker_lives(
     trap = tmp_path / "unpickled"
     body = pickle.dumps(([FINE, Trap(str(trap))], {}, {"callbacks": None, "errbacks": None, "chain": None}))
     headers = {"lang": "py", "task": "tasks.run_workflow", "id": "pickled", "root_id": "pickled", "retries": 0}
-    with Connection(module_fleet.redis_url) as connection:
+    with Connection(module_fleet.broker_url or module_fleet.redis_url) as connection:
         connection.Producer().publish(
             body, routing_key=QUEUE, headers=headers, content_type="application/x-python-serialize",
             content_encoding="binary", correlation_id="pickled",

@@ -22,6 +22,7 @@ from tests.support.clients import Client, running_client
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.journal import read_journal
 from tests.support.proxy import Proxy
+from tests.support.records import Records
 from tests.support.waiting import wait_until
 from tests.support.workflows import record
 
@@ -78,6 +79,9 @@ def wait_line(journal: Path, line: str, seconds: float = 30.0) -> None:
 
 def wait_nothing_held(fleet: Fleet, queues: tuple[str, ...] = ("branches",)) -> None:
     """No message waits or is held."""
+    if fleet.broker_url:
+        Records(fleet).wait_idle(queues)
+        return
     with closing(redis.Redis.from_url(fleet.redis_url)) as redis_client:
         wait_until(
             lambda: not redis_client.hlen("unacked") and not any(map(redis_client.llen, queues)), "no message is left"
@@ -94,6 +98,7 @@ def check_each_once(journal: Path, fleet: Fleet, *marks: str) -> None:
     assert counts(journal) == Counter({f"{kind} {mark}": 1 for kind in ("start", "end") for mark in (*marks, "after")})
 
 
+@pytest.mark.redis_broker("Redis has no part in delivery")
 def test_fault_a_a_reset_connection_repeats_nothing_that_is_at_work(
     own_fleet: Fleet, client: Client, journal: Path
 ) -> None:
@@ -108,6 +113,7 @@ def test_fault_a_a_reset_connection_repeats_nothing_that_is_at_work(
     check_each_once(journal, own_fleet, "at-work", "later")
 
 
+@pytest.mark.redis_broker("Redis has no part in delivery")
 @pytest.mark.parametrize("away_seconds", [0.0, LEASE + 2.0])
 def test_fault_b_a_worker_consumes_on_after_a_restart_of_redis(
     own_fleet: Fleet, client: Client, server: EmbeddedValkey, journal: Path, away_seconds: float
@@ -135,6 +141,7 @@ def test_fault_c_a_task_may_take_longer_than_the_lease_of_its_message(
     check_each_once(journal, own_fleet, "long")
 
 
+@pytest.mark.redis_broker("Redis has no part in delivery")
 def test_fault_e_a_message_that_is_popped_into_a_dead_connection_is_delivered(
     own_fleet: Fleet, client: Client, server: EmbeddedValkey, journal: Path
 ) -> None:
@@ -171,6 +178,7 @@ def test_messages_of_a_killed_worker_come_again_within_its_lease(
     assert counts(journal)["end a"] == counts(journal)["end b"] == 1
 
 
+@pytest.mark.redis_broker("what is held is looked for in Redis; see test_rabbitmq.py")
 def test_what_a_worker_holds_goes_back_at_once_when_it_is_stopped(
     own_fleet: Fleet, client: Client, journal: Path
 ) -> None:
@@ -186,6 +194,7 @@ def test_what_a_worker_holds_goes_back_at_once_when_it_is_stopped(
         wait_until(lambda: any(redis_client.scan_iter("unacked:worker-2*")), "the other worker holds it")
 
 
+@pytest.mark.redis_broker("what is held is looked for in Redis; see test_rabbitmq.py")
 def test_a_worker_that_waits_for_its_last_task_keeps_no_other_message(
     own_fleet: Fleet, client: Client, journal: Path
 ) -> None:
@@ -220,6 +229,7 @@ def test_a_worker_serves_several_queues(own_fleet: Fleet, client: Client, journa
     assert set(counts(journal).values()) == {1}
 
 
+@pytest.mark.redis_broker("no messages are in Redis")
 def test_a_full_redis_gives_its_messages_out(own_fleet: Fleet, client: Client, journal: Path) -> None:
     (worker,) = start(own_fleet)
     with closing(redis.Redis.from_url(own_fleet.redis_url)) as server:
@@ -235,6 +245,7 @@ def test_a_full_redis_gives_its_messages_out(own_fleet: Fleet, client: Client, j
     assert "Trying to re-establish the connection" not in worker.log.read_text()
 
 
+@pytest.mark.redis_broker("connections of RabbitMQ are in test_rabbitmq.py")
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_connections_that_are_reset_all_the_time_repeat_and_lose_nothing(
     own_fleet: Fleet, client: Client, journal: Path, pool: str

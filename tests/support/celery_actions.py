@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import time
+import uuid
 from pathlib import Path
 
 from celery import current_task
@@ -25,9 +26,10 @@ def message(seconds: float = 0.0, folder: str = "", processes: int = 1) -> dict[
         Path(folder, str(os.getpid())).touch()
         wait_until(lambda: len(list(Path(folder).iterdir())) >= processes, f"{processes} processes are in {folder}")
     request = current_task.request
+    mark = request.__dict__.setdefault("mark", uuid.uuid4().hex)  # each delivery has a request of its own
     return {
         "task": current_task.name, "id": request.id, "group": request.group, "in_chord": request.chord is not None,
-        "message": request.properties["delivery_tag"], "pid": os.getpid(),
+        "message": mark, "pid": os.getpid(),
     }  # fmt: skip
 
 

@@ -28,8 +28,16 @@ import os
 import celery
 from celery import chain, chord, group
 from celery.result import AsyncResult
-app = celery.Celery("elsewhere", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"], set_as_current=True)
+redis_url = os.environ["REDIS_URL"]
+broker_url = os.environ.get("BROKER_URL", redis_url)
+app = celery.Celery("elsewhere", broker=broker_url, backend=redis_url, set_as_current=True)
 app.conf.update(task_default_queue="branches", result_accept_content=["json"])
+if broker_url.startswith("amqp"):
+    app.conf.update(
+        task_default_queue_type="quorum", task_default_exchange_type="topic",
+        task_create_missing_queue_type="quorum", task_create_missing_queue_exchange_type="topic",
+        broker_transport_options={"confirm_publish": True},
+    )
 def send(*args, **kwargs): return app.signature("tasks.run_workflow", args, kwargs, immutable=True)
 def follow(*args, **kwargs): return app.signature("tasks.run_workflow", args, kwargs)
 """

@@ -20,6 +20,7 @@ import pytest
 from parallelizer.services.folder import log_tail, prepare_folder
 from parallelizer.services.supervision import LoggedProgram, stop_programs
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
+from tests.support.rabbitmq import given_broker
 
 LOG_LINES = 60
 
@@ -33,7 +34,7 @@ class Fleet:
         self.namespace = namespace
         self.folder = prepare_folder(folder)
         #: A broker beside Redis; empty: Redis is the broker too.
-        self.broker_url = ""
+        self.broker_url = given_broker()
         self.workers: list[LoggedProgram] = []
 
     @property

@@ -46,7 +46,7 @@ def fleet_on(
 ) -> Iterator[Fleet]:
     """An empty fleet on these servers, with a broker beside them if one is given."""
     with running_fleet(servers[0].url, servers[1].url, namespace, folder) as fleet:
-        fleet.broker_url = broker_url
+        fleet.broker_url = fleet.broker_url or broker_url
         yield fleet
 
 

@@ -13,6 +13,7 @@ import redis
 
 from orchestration.state.keys import KeySpace
 from tests.support.fleet import Fleet
+from tests.support.rabbitmq import Messages
 from tests.support.waiting import wait_until
 
 FINAL = ("succeeded", "failed", "timed_out", "skipped", "upstream_failed", "cancelled")
@@ -75,14 +76,27 @@ class Records:
 
     def wait_idle(self, queues: Sequence[str] = ("branches",)) -> None:
         """Return when no message waits, runs or was taken by a worker that is no more."""
+        if self._fleet.broker_url.startswith("amqp"):
+            wait_until(lambda: not self._messages_in_rabbitmq(queues), "no message left")
+            return
         with closing(redis.Redis.from_url(self._fleet.redis_url)) as client:
             wait_until(lambda: not client.hlen("unacked") and not any(map(client.llen, queues)), "no message left")
 
     def messages_of(self, flow_session_id: str, queue: str) -> int:
-        """How many of a session's messages wait in a queue or are at work; also of workers that are no more."""
+        """How many of a session's messages wait in a queue or are at work; also of workers that are no more.
+
+        On RabbitMQ whatever waits counts: nobody can look into it.
+        """
+        if self._fleet.broker_url.startswith("amqp"):
+            return self._messages_in_rabbitmq((queue,), flow_session_id)
         with closing(redis.Redis.from_url(self._fleet.redis_url)) as client:
             texts = [*client.hvals("unacked"), *client.lrange(queue, 0, -1)]
         return sum(flow_session_id.encode() in text for text in texts)
+
+    def _messages_in_rabbitmq(self, queues: Sequence[str], text: str = "") -> int:
+        messages = Messages(self._fleet.broker_url)
+        workers = sum(not worker.has_exited() for worker in self._fleet.workers)
+        return messages.waiting(queues) + messages.at_work(workers, text)
 
     def live_keys(self) -> list[str]:
         """Names of keys that belong to a session, or hold something of one: none when all have ended."""
