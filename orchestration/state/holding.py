@@ -10,6 +10,7 @@ from redis.retry import Retry
 
 from orchestration.state.keys import KeySpace
 from orchestration.state.scripts import load_script
+from orchestration.telemetry.probes import probe
 
 TIMEOUT_SECONDS = 1.0
 
@@ -31,4 +32,6 @@ class Holding:
         Raises: RedisError: nobody knows.
         """
         script, number = load_script("hold_sessions"), str(len(flow_session_ids))
+        probe(script.before)
         self._client.eval(script.source, 1, self._space.prefix, str(lease_us), number, *flow_session_ids, *left)
+        probe(script.after)
