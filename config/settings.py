@@ -126,6 +126,11 @@ class Settings(BaseSettings):
     statement_timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="PostgreSQL's statement_timeout.")
     retention_days: int = Field(30, ge=1, le=36_500, description="Finished runs are kept this long; whole days.")
 
+    # For tests
+    crash_at: str = Field(
+        "", description="Kills the process at a probe, as `<probe>:<n>` (see docs/reliability.md). Never in production."
+    )
+
     # Logs
     log_level: str = Field("info", description="debug, info, warning or error; `name=level` pairs for components.")
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: console on a terminal.")

@@ -30,6 +30,7 @@ from kombu.utils import json
 from config.celery_config import TOUR_SECONDS
 from config.settings import get_settings
 from orchestration.errors import ServiceUnreachable
+from orchestration.telemetry.probes import probe, probed
 from orchestration.vocabulary import Publication, Verdict
 from tasks.broker import queue_of
 from tasks.celery_app import app
@@ -73,6 +74,12 @@ class ProcessorTask(Task):
 
     abstract = True
     Request = "tasks.worker.request:ProcessorRequest"
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Called when the result is stored."""
+        if not self.ignore_result:
+            probe("result.stored")
+        super().on_success(retval, task_id, args, kwargs)
 
     def on_replace(self, sig: Any) -> Any:
         """Send what replaces this task, or give it back where it is to be kept (`_replacement_of`)."""
@@ -172,6 +179,12 @@ def publish_runners(publications: Sequence[Publication]) -> None:
 
     What has no runner is the completion of a session that was cancelled.
     """
+    if publications:
+        _send_runners(publications)
+
+
+@probed("publish.runners")
+def _send_runners(publications: Sequence[Publication]) -> None:
     for publication in publications:
         if not publication.runner:
             publish_completion(publication.message)
@@ -184,6 +197,7 @@ def publish_runners(publications: Sequence[Publication]) -> None:
         group(messages).apply_async(add_to_parent=False)
 
 
+@probed("publish.completion")
 def publish_completion(text: str) -> None:
     """Send a parked signature."""
     signature(json.loads(text), app=app).apply_async(add_to_parent=False)
@@ -220,6 +234,7 @@ def call_of(request: Any, queue: str, *, raise_on_failure: bool) -> str:
     return str(json.dumps({name: value for name, value in call.items() if value is not None and value is not False}))
 
 
+@probed("publish.take_up")
 def publish_take_up(flow_session_id: str, celery_task_id: str, call: Mapping[str, Any]) -> None:
     """Send the message that goes on with a session: it stands for the caller's task, as that did."""
     options = {name: value for name, value in call.items() if name != "namespace"}
@@ -260,6 +275,7 @@ def _count(task: ProcessorTask, numbers: Iterable[int]) -> None:
     session = request.id.rpartition(".")[0]
     try:
         for number in numbers:
+            probe("chord.count")
             part = Context(id=f"{session}.{number}", group=request.group, group_index=number - 1, chord=request.chord)
             task.backend.on_chord_part_return(part, SUCCESS, None)
     except AWAY as error:
@@ -276,8 +292,12 @@ def _replace_by_chord(
     replacement = chord([], completion)
     # named after the session: when this message comes again, the same chord is published, and its parts count once
     replacement.tasks = group([_runner_message(runner, size) for runner in runners], task_id=f"{session}.header")
+    probe("publish.chord.before")
     try:
         task.replace(replacement)
+    except Ignore:
+        probe("publish.chord.after")
+        raise
     except AWAY as error:
         raise ServiceUnreachable(f"the chord of {session} can't be published: {error}") from error
     raise AssertionError("replace always raises")

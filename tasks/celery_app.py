@@ -14,6 +14,7 @@ from config.broker import CONFIRM_SECONDS
 from config.celery_config import celery_config
 from config.settings import Settings, WrongSetting, get_settings
 from orchestration.state.wall_clock import WallClock
+from orchestration.telemetry.probes import crash_at
 from tasks.transport import use_leased_transport
 
 
@@ -23,6 +24,7 @@ def usable_settings() -> Settings:
     Raises: WrongSetting: one is wrong, or REDIS_URL or DATABASE_URL is missing.
     """
     settings = get_settings()
+    crash_at(settings.crash_at)
     missing = [name for name in ("REDIS_URL", "DATABASE_URL") if getattr(settings, name.lower()) is None]
     if missing:
         raise WrongSetting(

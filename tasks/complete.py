@@ -9,6 +9,7 @@ from celery.exceptions import Ignore
 from celery.states import READY_STATES
 
 from orchestration.errors import SessionClosed, SessionNotEnded, WorkflowExecutionError
+from orchestration.telemetry.probes import probe, probed
 from orchestration.vocabulary import RunStatus
 from tasks.canvas import COMPLETE_AT_LAST, ProcessorTask
 from tasks.celery_app import app
@@ -48,10 +49,16 @@ def deliver(task: Any, result: RunResult, *, raise_on_failure: bool) -> dict[str
         raise Ignore("delivered before")
     if result.delivered_by_another:
         # by hand: Celery's own retry would store a state in the place of the result
-        task.signature_from_request(task.request, countdown=DELIVER_AGAIN_SECONDS).apply_async(add_to_parent=False)
+        _deliver_again(task)
         raise Ignore("another process delivers it")
+    probe("result.ready")
     if raise_on_failure and result.status != RunStatus.SUCCEEDED:
         raise WorkflowExecutionError(
             f"workflow {result.workflow} {result.status} (flow session {result.flow_session_id}): {dict(result.counts)}"
         )
     return result.to_json()
+
+
+@probed("publish.delivery_again")
+def _deliver_again(task: Any) -> None:
+    task.signature_from_request(task.request, countdown=DELIVER_AGAIN_SECONDS).apply_async(add_to_parent=False)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from orchestration.errors import ServiceUnreachable
 from orchestration.state.live import LiveState
 from orchestration.store.pool import Database
+from orchestration.telemetry.probes import probe
 from orchestration.vocabulary import Publication
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Reaper:
             self._is_reaper = reaped.is_reaper
             for cause, session, age_us in reaped.repairs:
                 _log.warning("[REAPER] %s: %s (for %.1f s)", session, _REPAIRED[cause], age_us / 1e6)
+            if reaped.repairs:
+                probe("reaper.found")
             self._publish(reaped.publications)
             if reaped.is_done:
                 return

@@ -26,6 +26,7 @@ from orchestration.state.stream import StatusStream
 from orchestration.store import recovery
 from orchestration.store.pool import Database
 from orchestration.store.recovery import Unfinished
+from orchestration.telemetry.probes import probe
 from orchestration.vocabulary import Publication, RunStatus
 
 _log = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ class Rehydration:
         while (sessions := self._live.open_sessions()) and self._live.epoch() != epoch:
             for session in sessions:
                 self._hand_on(self._live.drop_session(session, epoch))
+                probe("rehydration.dropping")
 
     def _take_up(self, epoch: int) -> int:
         published = 0

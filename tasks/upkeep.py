@@ -33,6 +33,7 @@ from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
+from orchestration.telemetry.probes import probe
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
 from tasks.reaper import REAP_SECONDS, Reaper
@@ -189,6 +190,8 @@ class UpkeepLoop:
         if wait_us is not None:
             # on time: a call that comes late has kept others from its place
             self._waking.due = min(self._waking.due, time.monotonic() + wait_us / 1e6)
+        if publications:
+            probe("upkeep.woken")
         self._sender.send(publications)
         if overdue:
             self._end_overdue(overdue)
@@ -216,6 +219,8 @@ class UpkeepLoop:
             _log.warning("[WORKER] worker %s did not renew its lease and is taken for lost", worker)
         for runner, cause in runners.items():
             _log.warning("[PARALLELIZER] runner %s is given up: %s", runner, _GIVEN_UP[cause])
+        if workers or runners:
+            probe("upkeep.expired")
         self._sender.send(publications)
 
     def renew_messages(self) -> None:

@@ -15,6 +15,7 @@ from orchestration.channel.spool import Replayed, Spool
 from orchestration.errors import ServiceUnreachable, SpoolFull
 from orchestration.store.pool import Database
 from orchestration.store.updates import write_rows
+from orchestration.telemetry.probes import probed
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Fallback:
         self._spool = spool
         self._batch_rows = batch_rows
 
+    @probed("fallback.keep")
     def keep(self, fields: Fields) -> None:
         """The update is in PostgreSQL, or in the spool. With neither, that is logged: the caller still has it.
 

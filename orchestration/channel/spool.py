@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestration.errors import SpoolFull
+from orchestration.telemetry.probes import probe, probed
 
 _log = logging.getLogger(__name__)
 _HEAD: Final = struct.Struct(">II")
@@ -76,6 +77,7 @@ class Spool:
         self._path: Path | None = None
         self._pid = 0
 
+    @probed("spool.append")
     def append(self, content: bytes) -> None:
         """The content is on disk.
 
@@ -93,6 +95,7 @@ class Spool:
                 before = os.fstat(descriptor).st_size
                 try:
                     _write_all(descriptor, record)
+                    probe("spool.written")
                     os.fsync(descriptor)
                 except OSError:
                     os.ftruncate(descriptor, before)
@@ -113,6 +116,7 @@ class Spool:
                 data = _read_all(descriptor)
                 contents, good_bytes = read_records(data)
                 write(contents)
+                probe("spool.replayed")
                 records += len(contents)
                 if good_bytes < len(data):
                     torn += 1

@@ -45,6 +45,7 @@ from orchestration.state.rows import encode_rows
 from orchestration.state.wire import lives_in
 from orchestration.store import recovery, sessions
 from orchestration.store.recovery import Facts
+from orchestration.telemetry.probes import probe
 from orchestration.vocabulary import Mode, RunStatus, Settlement, Verdict
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class EnhancedParallelProcessor:
             # from here on Redis counts the attempts
             return replace(fork, attempt=2 if has_begun else 1, facts=facts if facts.is_cancelled else None)
         done = rebuild(fork.context, facts, self.stores.live.now_us(), crashed=crashed)
+        probe("rebuild.done")
         return replace(fork, settlements=done.settlements, results=done.results, facts=facts, leaves=not crashed)
 
     def _fork(self, request: RunRequest, version: Version, row: sessions.SessionRow, payload: object, key: str) -> Fork:

@@ -11,6 +11,7 @@ from redis.retry import Retry
 from orchestration.state.keys import KeySpace
 from orchestration.state.live import LiveState
 from orchestration.state.scripts import load_script
+from orchestration.telemetry.probes import probe
 
 TIMEOUT_SECONDS = 1.0
 
@@ -41,7 +42,9 @@ class Holding:
             [*flow_session_ids, *left], lease=lease_us, worker=f"{self._worker}/", holder_lease=self._holder_lease_ms,
             most=len(flow_session_ids),
         )  # fmt: skip
+        probe(script.before)
         self._client.eval(script.source, 1, self._space.prefix, *map(str, values))
+        probe(script.after)
 
 
 def hold_message(live: LiveState, flow_session_id: str, holder: str, lease_seconds: float) -> bool:

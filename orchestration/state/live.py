@@ -24,6 +24,7 @@ from orchestration.state.records import (
 )
 from orchestration.state.scripts import Argument, load_script
 from orchestration.state.wire import append_settlement, claim_of, overdue_of, publications_of, repairs_of
+from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
 
 #: Longer than anybody waits for it.
@@ -100,6 +101,7 @@ class LiveState(LiveReading):
         )
         return [word.decode() for word in found], publications_of(publish)
 
+    @probed("redis.heed_cancel")
     def heed_cancel(self, runner: Runner) -> None:
         """Let those know that cancelled the runner's session: it begins nothing more of what it has claimed."""
         key = self.space.key("heeded", runner.flow_session_id)
@@ -402,6 +404,7 @@ class LiveState(LiveReading):
         """Whether it is for the caller to look for what is lost; for one caller in so many seconds."""
         return bool(self.client.set(self.space.key("looking"), 1, nx=True, px=int(seconds * 1000)))
 
+    @probed("redis.forget_checkpoints")
     def forget_checkpoints(self, flow_session_id: str) -> None:
         """Remove what was kept of a session that was never opened."""
         self.client.unlink(self.space.key("results", flow_session_id))

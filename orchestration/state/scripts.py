@@ -20,6 +20,7 @@ from typing import Any
 from orchestration.state.client import ScriptCaller
 from orchestration.state.keys import KeySpace, lua_key_functions
 from orchestration.state.patience import Keep
+from orchestration.telemetry.probes import probe
 
 _HEADER = re.compile(r"^-- (ARGV|INCLUDE): ?(.*)$", re.MULTILINE)
 _USED = re.compile(r"\bARGV\b")
@@ -31,6 +32,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.before, self.after = f"script.{name}.before", f"script.{name}.after"  # probes
         text = files("orchestration.state.lua").joinpath(f"{name}.lua").read_text(encoding="utf-8")
         header = {kind: words.split() for kind, words in _HEADER.findall(text)}
         self._names = header.get("ARGV", [])
@@ -74,14 +76,19 @@ class Script:
 
     def run(self, caller: ScriptCaller, space: KeySpace, values: list[Argument], keep: Keep | None = None) -> Any:
         """Run the script with values in the order of its header: for the hot path."""
-        return caller.call(self.sha, self.source, [1, space.prefix, *values], keep)
+        probe(self.before)
+        reply = caller.call(self.sha, self.source, [1, space.prefix, *values], keep)
+        probe(self.after)
+        return reply
 
     def send(
         self, caller: ScriptCaller, space: KeySpace, values: list[Argument], answered: Callable[[Any], None],
         keep: Keep | None = None,
     ) -> None:  # fmt: skip
         """Send a call of the script and go on; `answered` gets the reply, see `ScriptCaller.send`."""
+        probe(self.before)
         caller.send(self.sha, self.source, [1, space.prefix, *values], answered, keep)
+        probe(self.after)
 
 
 @cache

@@ -17,6 +17,7 @@ from redis.retry import Retry
 from orchestration.errors import ServiceUnreachable
 from orchestration.state.client import place
 from orchestration.state.keys import KeySpace
+from orchestration.telemetry.probes import probed
 
 GROUP = "updaters"
 #: A consumer that read nothing for so long and holds nothing is forgotten.
@@ -71,6 +72,7 @@ class StatusStream:
         """Entries that this consumer read and did not acknowledge, after the id `after`."""
         return self._read(consumer, count, (), after)
 
+    @probed("redis.acknowledge_updates")
     def acknowledge(self, ids: Sequence[str]) -> None:
         """The entries are done and gone from the stream, whoever had read them."""
         if ids:

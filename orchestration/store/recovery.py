@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from orchestration.store.pool import Database, Day
+from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import NO_ITEM, RunStatus, TaskStatus
 
 
@@ -126,6 +127,7 @@ def unfinished(
     return [Unfinished(row[0], row[1], RunStatus(row[2]), *row[3:]) for row in rows]
 
 
+@probed("sql.note_cancelled")
 def note_cancelled(database: Database, flow_session_id: str, session_day: Day) -> None:
     """That the session was cancelled is known without Redis."""
     database.execute(
@@ -145,6 +147,7 @@ def load_epoch(database: Database, namespace: str) -> Epoch:
     return Epoch(*rows[0]) if rows else Epoch(0, 0.0)
 
 
+@probed("sql.begin_epoch")
 def begin_epoch(database: Database, namespace: str, before: int, following: int) -> Epoch:
     """`following` is valid, if `before` was; of several callers one begins it. Returns: the epoch that is valid."""
     database.execute(

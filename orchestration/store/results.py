@@ -12,6 +12,7 @@ import orjson
 from orchestration.errors import WorkflowExecutionError
 from orchestration.store import json_text
 from orchestration.store.pool import Database, Day
+from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import NO_ITEM
 
 #: The mark in `tasks.result` of a result that is kept in `task_results`: {"$stored": true, "size_bytes": N}.
@@ -42,6 +43,7 @@ SELECT count(*) FROM tasks WHERE session_day = %s AND flow_session_id = %s AND a
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.5
 
 
+@probed("sql.put_result")
 def put_result(
     database: Database,
     flow_session_id: str,

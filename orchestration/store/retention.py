@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from orchestration.store.pool import Cursor, Database
+from orchestration.telemetry.probes import probed
 
 #: Tables that are partitioned by `session_day`.
 PARTITIONED = ("flow_sessions", "branches", "tasks", "task_results")
@@ -47,6 +48,7 @@ class Dropped:
     kept_days: tuple[date, ...] = ()
 
 
+@probed("sql.ensure_partitions")
 def ensure_partitions(database: Database, days_ahead: int = 2) -> tuple[date, ...]:
     """Today and the next `days_ahead` days have partitions of their own.
 
@@ -74,6 +76,7 @@ def ensure_partitions(database: Database, days_ahead: int = 2) -> tuple[date, ..
     return tuple(made)
 
 
+@probed("sql.drop_old_partitions")
 def drop_old_partitions(database: Database, retention_days: int) -> Dropped:
     """Runs that ended more than `retention_days` days ago are gone, day by day, with all their rows.
 

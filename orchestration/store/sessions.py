@@ -14,6 +14,7 @@ from typing import Any
 from orchestration.errors import UnknownRun
 from orchestration.store import json_text
 from orchestration.store.pool import Database, Day, Row
+from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import FINAL_RUN_STATUSES, RunStatus
 
 _LIGHT_COLUMNS = (
@@ -87,6 +88,7 @@ class SessionRow:
         return (self.finished_at - self.started_at).total_seconds()
 
 
+@probed("sql.insert_session")
 def insert_session(  # noqa: PLR0913 - keyword only, one for each column
     database: Database,
     flow_session_id: str,
@@ -158,6 +160,7 @@ def load_session_of_day(database: Database, flow_session_id: str, session_day: D
     return _session(rows[0]) if rows else None
 
 
+@probed("sql.finish_session")
 def finish_session(
     database: Database,
     flow_session_id: str,
@@ -189,6 +192,7 @@ def finish_session(
     return False, row
 
 
+@probed("sql.set_status")
 def set_status(
     database: Database,
     flow_session_id: str,

@@ -15,6 +15,7 @@ import psycopg2
 from orchestration.store import json_text
 from orchestration.store.dead_letters import DeadLetter, insert_dead_letters
 from orchestration.store.pool import Cursor, Database
+from orchestration.telemetry.probes import probed
 
 #: Between values of a column on their way to PostgreSQL, and for NULL. No JSON text and no name holds them raw: JSON
 #: forbids control characters, and `channel.parse` refuses names with them. One replacement less per value (measured:
@@ -93,6 +94,7 @@ class _Kind(Generic[R]):
     reduced: Callable[[R, str], R | None]
 
 
+@probed("sql.write_rows")
 def write_rows(
     database: Database,
     tasks: Iterable[TaskUpdate] = (),

@@ -11,6 +11,7 @@ from typing import Any
 from orchestration.errors import UnknownWorkflow, WorkflowExecutionError
 from orchestration.store import json_text
 from orchestration.store.pool import Database, Row
+from orchestration.telemetry.probes import probed
 
 _COLUMNS = "version_id, workflow, number, published_at, created_at"
 
@@ -58,6 +59,7 @@ class WorkflowSummary:
     versions: int
 
 
+@probed("sql.register_version")
 def register_version(
     database: Database, name: str, version_id: str, definition: Mapping[str, Any], publish: bool
 ) -> WorkflowVersion:

@@ -27,6 +27,7 @@ from kombu.transport import virtual
 from kombu.utils.eventio import ERR, READ
 from kombu.utils.json import loads
 
+from orchestration.telemetry.probes import probe
 from tasks.transport import scripts
 from tasks.transport.deliveries import deliveries
 
@@ -113,6 +114,7 @@ class Line:
         else:
             commands.append(("EVAL", scripts.take.source, *arguments))
         self.waits, self.sent_at = bool(wait_seconds), time.monotonic()
+        probe(scripts.take.before)
         # a check of redis-py's own might connect anew, behind the back of the event loop
         self.connection.send_packed_command(self.connection.pack_commands(commands), check_health=False)
 
@@ -140,6 +142,7 @@ class Line:
         assert self._number is not None
         if answer is None:
             return None  # the number is as good as new
+        probe(scripts.take.after)
         delivery = deliveries.id_of(self._number)
         deliveries.end_take(self._number)
         self._number = None

@@ -21,6 +21,8 @@ from typing import Any, Final
 
 import redis
 
+from orchestration.telemetry.probes import probe
+
 Argument = str | bytes | int | float
 
 
@@ -28,15 +30,19 @@ class Script:
     """One script of `lua/`."""
 
     def __init__(self, name: str) -> None:
+        self.before, self.after = f"delivery.{name}.before", f"delivery.{name}.after"  # probes
         self.source = files("tasks.transport.lua").joinpath(f"{name}.lua").read_text(encoding="utf-8")
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, *values: Argument) -> Any:
         """Run it with these values; all names of keys but queues follow from them."""
+        probe(self.before)
         try:
-            return client.execute_command("EVALSHA", self.sha, 0, *values)
+            reply = client.execute_command("EVALSHA", self.sha, 0, *values)
         except redis.exceptions.NoScriptError:
-            return client.execute_command("EVAL", self.source, 0, *values)
+            reply = client.execute_command("EVAL", self.source, 0, *values)
+        probe(self.after)
+        return reply
 
 
 take: Final = Script("take")

@@ -13,7 +13,7 @@ LEASE_US, LEASE_MS = 10_000_000, 10_000
 
 
 def test_it_is_forgotten_when_the_last_of_it_has_passed(redis_url: str, namespace: str) -> None:
-    holding, key = Holding(redis_url, namespace), KeySpace(namespace).key("held_sessions")
+    holding, key = Holding(redis_url, namespace, "worker", 30.0), KeySpace(namespace).key("held_sessions")
     with closing(redis.Redis.from_url(redis_url, decode_responses=True)) as client:
         holding.hold(["one", "two"], [], LEASE_US)
         holding.hold(["three"], ["two"], LEASE_US // 10)

@@ -1,0 +1,1 @@
+"""What can be seen of the processor from outside, and where tests can reach into it."""
