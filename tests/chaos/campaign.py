@@ -25,7 +25,8 @@ import psycopg2
 from orchestration.errors import ProcessorError
 from orchestration.state.keys import KeySpace
 from tests.chaos.audit import SHOWN, Execution, Findings, audit, executions
-from tests.chaos.faults import BY_NAME, FAULTS, Fault, Injected, Schedule
+from tests.chaos.faults import Fault, Injected, Schedule
+from tests.chaos.mix import BY_NAME, FAULTS
 from tests.chaos.stack import NAMESPACE, ChaosStack, chaos_stack
 from tests.chaos.workload import Sender, ended_runs, kinds, publish
 from tests.support.records import live_keys

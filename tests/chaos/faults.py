@@ -109,7 +109,8 @@ class Schedule:
         return due
 
 
-def _began(**more: object) -> Injected:
+def began(**more: object) -> Injected:
+    """A fault that begins now."""
     return Injected("", time.time(), **more)  # type: ignore[arg-type]
 
 
@@ -122,7 +123,7 @@ def kill_child(stack: ChaosStack, chance: random.Random) -> Injected | None:
     pids = pool_processes(worker) if worker is not None else []
     if not pids:
         return None
-    injected = _began()
+    injected = began()
     injected.pids = frozenset({kill(chance.choice(pids)).pid})
     return injected
 
@@ -132,7 +133,7 @@ def lose_host(stack: ChaosStack, chance: random.Random) -> Injected | None:
     worker = stack.running(chance)
     if worker is None:
         return None
-    injected = _began(pids=all_of(worker))
+    injected = began(pids=all_of(worker))
     kill_worker(worker)
     stack.replace_worker(worker)
     return injected
@@ -143,7 +144,7 @@ def kill_main(stack: ChaosStack, chance: random.Random) -> Injected | None:
     worker = stack.running(chance)
     if worker is None:
         return None
-    injected = _began(pids=all_of(worker))
+    injected = began(pids=all_of(worker))
     assert worker.process is not None
     worker.process.kill()
     worker.process.wait()
@@ -160,7 +161,7 @@ def freeze_worker(seconds: float, *, loses: bool) -> Inject:
         worker = stack.running(chance)
         if worker is None or stack.frozen:
             return None
-        injected = _began(pids=all_of(worker) if loses else frozenset())
+        injected = began(pids=all_of(worker) if loses else frozenset())
         signal_worker(worker, signal.SIGSTOP)
         stack.frozen.add(worker.name)
 
@@ -182,7 +183,7 @@ def end_worker(number: signal.Signals, *, loses: bool) -> Inject:
         worker = stack.running(chance)
         if worker is None:
             return None
-        injected = _began(pids=all_of(worker) if loses else frozenset())
+        injected = began(pids=all_of(worker) if loses else frozenset())
         worker.send(number)
         stack.replace_worker(worker)
 
@@ -208,7 +209,7 @@ def all_of(worker: LoggedProgram) -> frozenset[int]:
 
 def reset_connections(stack: ChaosStack, _: random.Random) -> Injected | None:
     """Every connection of a client is cut."""
-    injected = _began()
+    injected = began()
     with suppress(Exception), closing(stack.redis()) as client:
         client.client_kill_filter(_type="normal", skipme=True)
     return injected
@@ -217,7 +218,7 @@ def reset_connections(stack: ChaosStack, _: random.Random) -> Injected | None:
 def freeze_redis(stack: ChaosStack, chance: random.Random) -> Injected | None:
     """SIGSTOP of the server."""
     pid = stack.servers.valkey.pid
-    injected = _began()
+    injected = began()
     stack.signal_server(pid, signal.SIGSTOP)
     injected.ends = lambda: stack.signal_server(pid, signal.SIGCONT)
     injected.ends_at = injected.began + chance.choice((1.0, 5.0, 12.0))
@@ -229,7 +230,7 @@ def restart_redis(*, hard: bool) -> Inject:
 
     def inject(stack: ChaosStack, chance: random.Random) -> Injected | None:
         server = stack.servers.valkey
-        injected = _began(lost_since=time.time() - 2 if hard else 0.0, loses_messages=hard)
+        injected = began(lost_since=time.time() - 2 if hard else 0.0, loses_messages=hard)
         if hard:
             stack.signal_server(server.pid, signal.SIGKILL)
         server.stop()
@@ -246,7 +247,7 @@ def restart_redis(*, hard: bool) -> Inject:
 
 def lose_redis(stack: ChaosStack, _: random.Random) -> Injected | None:
     """All data of Redis is gone."""
-    injected = _began(loses_messages=True)
+    injected = began(loses_messages=True)
     injected.lost_since = injected.began - 10
     with closing(stack.redis()) as client:
         client.flushall()
@@ -255,7 +256,7 @@ def lose_redis(stack: ChaosStack, _: random.Random) -> Injected | None:
 
 def lose_message(stack: ChaosStack, chance: random.Random) -> Injected | None:
     """A message that waits is gone: of a runner or of a completion."""
-    injected = _began()
+    injected = began()
     with suppress(Exception), closing(stack.redis(decode_responses=True)) as client:
         waiting = client.lrange("branches", 0, -1)
         ours = [text for text in waiting if "tasks.run_workflow" not in text]
@@ -266,7 +267,7 @@ def lose_message(stack: ChaosStack, chance: random.Random) -> Injected | None:
 
 def repeat_messages(stack: ChaosStack, _: random.Random) -> Injected | None:
     """All messages that wait come twice."""
-    injected = _began()
+    injected = began()
     with suppress(Exception), closing(stack.redis(decode_responses=True)) as client:
         waiting = client.lrange("branches", 0, -1)
         if waiting:
@@ -282,7 +283,7 @@ def fill_redis(stack: ChaosStack, chance: random.Random) -> Injected | None:
         with closing(stack.redis()) as client:
             client.config_set("maxmemory", most_bytes)
 
-    injected = _began()
+    injected = began()
     with closing(stack.redis()) as client:
         used = int(client.info("memory")["used_memory"])
     bound(used)
@@ -292,7 +293,7 @@ def fill_redis(stack: ChaosStack, chance: random.Random) -> Injected | None:
 
 def drop_chords(stack: ChaosStack, _: random.Random) -> Injected | None:
     """What Celery keeps of chords under way is gone: how many parts there are, and which have come."""
-    injected = _began()
+    injected = began()
     with closing(stack.redis()) as client:
         names = [name for name in client.scan_iter("celery-taskset-meta-*", count=1000) if b".header" in name]
         if names and client.delete(*names):
@@ -309,7 +310,7 @@ def cancel_runs(stack: ChaosStack, chance: random.Random) -> Injected | None:
             cursor.execute("SELECT flow_session_id FROM flow_sessions WHERE finished_at IS NULL")
             found = [row[0] for row in cursor.fetchall()]
         chosen = [run for run in found if chance.random() < CANCELLED_SHARE]
-        injected = _began(cancelled=frozenset(chosen))
+        injected = began(cancelled=frozenset(chosen))
         for run in chosen:
             with suppress(ProcessorError, redis.exceptions.RedisError):
                 cancel_session(run, waits=False)
@@ -331,7 +332,7 @@ def only_read(stack: ChaosStack, chance: random.Random) -> Injected | None:
                 cursor.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
                 cursor.execute("SELECT pg_reload_conf()")
 
-    injected = _began()
+    injected = began()
     set_to("on")
     cut_postgres(stack, chance)
     injected.ends, injected.ends_at = lambda: set_to("off"), injected.began + chance.uniform(1, 5)
@@ -341,7 +342,7 @@ def only_read(stack: ChaosStack, chance: random.Random) -> Injected | None:
 def crash_postgres(stack: ChaosStack, chance: random.Random) -> Injected | None:
     """An immediate stop; it replays its log when it is back."""
     server = stack.servers.postgres
-    injected = _began()
+    injected = began()
     stack.signal_server(server.pid, signal.SIGQUIT)
     server.stop()
 
@@ -355,7 +356,7 @@ def crash_postgres(stack: ChaosStack, chance: random.Random) -> Injected | None:
 
 def cut_postgres(stack: ChaosStack, _: random.Random) -> Injected | None:
     """Every connection of a worker is cut."""
-    injected = _began()
+    injected = began()
     with suppress(psycopg2.Error), closing(psycopg2.connect(stack.database_url, connect_timeout=2)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -389,4 +390,3 @@ FAULTS: Final = (
 )
 #: One that needs the record to begin anew.
 LOSE_REDIS: Final = Fault("all of Redis lost", 1, lose_redis, "redis")
-BY_NAME: Final = {fault.name: fault for fault in (*FAULTS, LOSE_REDIS)}
