@@ -16,6 +16,7 @@ from parallelizer.services.supervision import LoggedProgram
 from tests.chaos.audit import Execution, Findings, audit, executions
 from tests.chaos.campaign import wait_settled
 from tests.chaos.faults import Injected
+from tests.chaos.mix import BY_NAME
 from tests.chaos.stack import ChaosStack
 from tests.chaos.workload import Kind, Sender, kinds, publish
 from tests.support.waiting import wait_until
@@ -40,6 +41,17 @@ class Scene:
         """A fault is about to be injected, and is over at once unless `over` is set later."""
         fault = Injected(kind, time.time(), **more)
         fault.over = fault.began
+        self.faults.append(fault)
+        return fault
+
+    def inject(self, name: str) -> Injected:
+        """Inject a fault of the campaign; one that lasts ends by its `end`, or with the scene."""
+        found = BY_NAME[name]
+        fault = found.inject(self.stack, random.Random(len(self.faults)))
+        assert fault is not None, f"{name}: there was nothing to hit"
+        fault.kind, fault.takes = name, found.takes
+        if fault.ends is None:
+            fault.over = time.time()
         self.faults.append(fault)
         return fault
 

@@ -6,13 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from orchestration.state.keys import KeySpace
 from parallelizer.services.supervision import LoggedProgram
+from parallelizer.services.workers import registered_workers
 from tests.chaos.audit import Execution
 from tests.chaos.faults import all_of
 from tests.chaos.scene import Scene, measured, scene
@@ -37,14 +36,13 @@ def stack() -> Iterator[ChaosStack]:
 
 def wait_renewed(stack: ChaosStack, worker: LoggedProgram) -> None:
     """Return when the lease of a worker that is registered is a new one."""
-    with closing(stack.redis(decode_responses=True)) as client:
 
-        def lease() -> float:
-            found = client.zrange(KeySpace(NAMESPACE).key("workers"), 0, -1, withscores=True)
-            return next((score for name, score in found if name.startswith(f"{worker.name}.")), 0.0)
+    def lease() -> float:
+        found = registered_workers(stack.redis_url, NAMESPACE, NAMESPACE)
+        return next((until for name, until in found.items() if name.startswith(f"{worker.name}.")), 0.0)
 
-        before = lease()
-        wait_until(lambda: lease() > before, f"{worker.name} has renewed its lease")
+    before = lease()
+    wait_until(lambda: lease() > before, f"{worker.name} has renewed its lease")
 
 
 @pytest.fixture
