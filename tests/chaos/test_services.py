@@ -6,10 +6,12 @@ import random
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
+import psycopg2
 import pytest
 import redis
 
@@ -17,16 +19,22 @@ from orchestration.state.keys import KeySpace
 from parallelizer.services.postgres import EmbeddedPostgres
 from parallelizer.services.valkey import EmbeddedValkey
 from tests.chaos import campaign, workload
+from tests.chaos.audit import Execution, executions
 from tests.chaos.faults import LOSE_REDIS, Fault, Inject, Injected
 from tests.chaos.single import run_under
 from tests.chaos.stack import NAMESPACE, ChaosStack, chaos_stack
 from tests.chaos.wire import SLOW_SECONDS
-from tests.chaos.workload import ended_between, kinds, publish
+from tests.chaos.workload import ended_between, kinds, publish, step
+from tests.support.waiting import wait_until
 
 #: Runs go on for so long beside an outage.
 BESIDE_SECONDS = 6.0
 #: Of the status channel in these tests.
 STREAM_BYTES = 1_048_576
+#: Whose updates are more than that.
+WIDE_ITEMS = 12_000
+#: Of the stack, that run branches.
+PROCESSES = 5
 long = pytest.mark.long
 
 
@@ -85,8 +93,8 @@ class StreamSeen:
     """What was seen of the status stream."""
 
     peak_bytes: int = 0
-    #: When it was last not empty, seconds since 1970.
-    last_full: float = 0.0
+    #: When it last had more than half of what it may, seconds since 1970.
+    half_full: float = 0.0
 
 
 @contextmanager
@@ -98,9 +106,10 @@ def watching_stream(redis_url: str) -> Iterator[StreamSeen]:
         with closing(redis.Redis.from_url(redis_url, socket_timeout=5)) as client:
             while not stopped.wait(0.1):
                 with suppress(redis.exceptions.RedisError):
-                    if client.xlen(key):
-                        seen.last_full = time.time()
-                        seen.peak_bytes = max(seen.peak_bytes, int(client.memory_usage(key, samples=0) or 0))
+                    size_bytes = int(client.memory_usage(key, samples=0) or 0)
+                    seen.peak_bytes = max(seen.peak_bytes, size_bytes)
+                    if size_bytes > STREAM_BYTES / 2:
+                        seen.half_full = time.time()
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -111,16 +120,49 @@ def watching_stream(redis_url: str) -> Iterator[StreamSeen]:
         thread.join()
 
 
+def send_wide(stack: ChaosStack) -> str:
+    """A run is at work everywhere whose updates are more than the status channel takes. Returns it."""
+    from tasks import app, run_workflow  # noqa: PLC0415 - after the environment is set
+
+    actions = {"first": step([], 0.0), "each": step(["first"], 0.002, for_each={"range": WIDE_ITEMS})}
+    run, definition = str(uuid.uuid4()), {"name": "wide", "actions": actions}
+    with app.connection_for_write(stack.redis_url) as connection:
+        run_workflow.apply_async((definition, {}), task_id=run, connection=connection)
+    # a process that has not loaded its version can do nothing for it while PostgreSQL is away
+    wait_until(lambda: len({each.pid for each in items_of(stack, run)}) >= PROCESSES, "all processes are at it")
+    return run
+
+
+def items_of(stack: ChaosStack, run: str) -> list[Execution]:
+    """Executions of its items."""
+    return [each for each in executions(stack.journal) if each.run == run and each.task.startswith("each:")]
+
+
 @pytest.mark.parametrize("seconds", [20.0, pytest.param(300.0, marks=[long, pytest.mark.timeout(900)])])
 def test_postgresql_is_away(stack: ChaosStack, seconds: float) -> None:
-    """Open runs go on, within the bound of the status channel, and their updates drain when it is back."""
+    """Open runs go on, within the bound of the status channel; their updates are written when it is back."""
+    wide = ""
+
+    def inject(stack: ChaosStack, chance: random.Random) -> Injected | None:
+        nonlocal wide
+        wide = send_wide(stack)
+        return away("postgres", signal.SIGQUIT, seconds)(stack, chance)
+
     with watching_stream(stack.redis_url) as seen:
-        report = run_under(
-            stack, Fault("away", 1, away("postgres", signal.SIGQUIT, seconds), "postgres"), BESIDE_SECONDS
+        report = run_under(stack, Fault("away", 1, inject, "postgres"), BESIDE_SECONDS)
+    (fault,) = report.faults
+    print(  # noqa: T201
+        f"PostgreSQL away for {seconds:g} s: stream peak {seen.peak_bytes} bytes of {STREAM_BYTES},"
+        f" below half of that {seen.half_full - fault.over:.1f} s later, all ended {report.settled_seconds:.1f} s later"
+    )
+    assert STREAM_BYTES / 2 < seen.peak_bytes <= 1.5 * STREAM_BYTES  # what Redis itself needs for it, too
+    with closing(psycopg2.connect(stack.database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT status, attempt, count(*) FROM tasks WHERE flow_session_id = %s AND item >= 0 GROUP BY 1, 2",
+            (wide,),
         )
-    drained = seen.last_full - report.faults[0].over
-    print(f"PostgreSQL away for {seconds:g} s: stream peak {seen.peak_bytes} bytes, drained {drained:.1f} s later")  # noqa: T201
-    assert 0 < seen.peak_bytes <= 1.2 * STREAM_BYTES
+        assert cursor.fetchall() == [("succeeded", 1, WIDE_ITEMS)]
+    assert len(items_of(stack, wide)) == WIDE_ITEMS
 
 
 def test_a_slow_network_costs_time_only(stack: ChaosStack) -> None:
