@@ -16,10 +16,10 @@ from tests.support import skewed_clock
 
 #: Of each fault, in this time at most; a worker that was frozen or replaced takes longer than others.
 TIMES, SECONDS, A_SECOND = 3, 30.0, 8.0
-#: Faults with tests of their own (test_lost_workers.py, test_second_faults.py).
+#: Faults with tests of their own (test_lost_workers.py, test_second_faults.py, test_replies.py).
 ELSEWHERE = {
     "child told to end", "upkeep process killed", "upkeep process stopped", "main process stopped",
-    "cold shutdown at once", "bad status updates",
+    "cold shutdown at once", "bad status updates", "replies of Redis lost", "outcome of COMMIT unknown",
 }  # fmt: skip
 
 

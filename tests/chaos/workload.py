@@ -188,8 +188,8 @@ class Sender:
                 name = self._chance.choice(self._names)
                 self.sent[run] = name
                 open_runs += 1
-                while not self._send(run, name) and not self._stopping.wait(0.1):
-                    pass
+                while not self._send(run, name):
+                    time.sleep(0.1)
 
     def send(self, name: str) -> str:
         """Send one more run, of any workflow that is published; returns it."""
@@ -219,6 +219,18 @@ def ended_runs(database_url: str, among: Iterable[str]) -> int:
         cursor.execute(
             "SELECT count(*) FROM flow_sessions WHERE finished_at IS NOT NULL AND flow_session_id = ANY (%s)",
             (list(among),),
+        )
+        row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def ended_between(database_url: str, since: float, until: float) -> int:
+    """How many runs ended between these times, seconds since 1970."""
+    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM flow_sessions WHERE finished_at BETWEEN to_timestamp(%s) AND to_timestamp(%s)",
+            (since, until),
         )
         row = cursor.fetchone()
     assert row is not None
