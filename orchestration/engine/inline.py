@@ -24,6 +24,7 @@ import orjson
 from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.checkpoints import Checkpoints
 from orchestration.engine.context import ProcessingContext
+from orchestration.state.patience import Keep
 from orchestration.vocabulary import (
     Claim,
     Dispatch,
@@ -150,6 +151,18 @@ class InlineRun:
             ended.get("skipped", 0),
         )  # fmt: skip
         self._ready.append(_claim(UnitKind.FINISH, claim.name, items=counts))
+
+
+def keeper_alone(context: ProcessingContext, settlements: Sequence[Settlement]) -> Keep | None:
+    """What keeps the rows of branches that ran alone, when Redis does not take them: of roots, and of no others.
+
+    While this process is cut off, another may have taken the session over. That one runs the roots in one attempt more,
+    so its rows win; but what follows it runs under the same numbers as here, where the first to record it would win.
+    """
+    roots = context.plan.roots
+    return context.keeper(
+        *(each.rows for each in settlements if each.claim.kind is UnitKind.BRANCH and each.claim.name in roots)
+    )
 
 
 def _claim(

@@ -22,7 +22,7 @@ from orchestration.engine.branch import EnhancedBranchProcessor
 from orchestration.engine.concurrency_key import concurrency_key
 from orchestration.engine.context import ProcessingContext, Stores, load_context, make_context, session_view
 from orchestration.engine.finish import RunResult, end_session
-from orchestration.engine.inline import InlineRun
+from orchestration.engine.inline import InlineRun, keeper_alone
 from orchestration.engine.invoke import TimeLimit
 from orchestration.engine.opening import new_session
 from orchestration.engine.rebuild import rebuild
@@ -215,7 +215,7 @@ class EnhancedParallelProcessor:
         new = new_session(fork, signature, self.settings.max_concurrent_workflows, self._deadline_us(fork))
         if fork.facts is not None and fork.facts.is_cancelled:
             live.cancel_session(session)  # Redis has forgotten it, perhaps; `open_session` heeds the mark
-        keep = fork.context.keeper(*(settlement.rows for _, settlement in new.settlements))
+        keep = keeper_alone(fork.context, fork.settlements)
         verdict, publications = live.open_session(fork.runner, new, lease_us, keep)
         self.links.publish_runners(publications)
         if verdict is Verdict.GO and fork.row.status is RunStatus.QUEUED:
@@ -370,8 +370,8 @@ class EnhancedParallelProcessor:
     def _end_inline(self, fork: Fork, inline: InlineRun) -> RunResult | Fork:
         """The end of a session that was never opened; when it can't be recorded now, Redis is to keep it."""
         live, context = self.stores.live, fork.context
-        rows = [row for settlement in inline.settlements for row in settlement.rows]
-        keep, data = context.keeper(rows), encode_rows(rows)
+        data = encode_rows([row for settlement in inline.settlements for row in settlement.rows])
+        keep = keeper_alone(context, inline.settlements)
         if not live.record_rows(context.flow_session_id, context.day, self.worker, data, keep, alone=True):
             return fork  # cancelled or taken up in the meantime: its end is that of an open session
         try:
