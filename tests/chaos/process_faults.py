@@ -8,7 +8,7 @@ import signal
 import time
 import uuid
 from contextlib import closing, suppress
-from typing import Final
+from typing import Any, Final
 
 from orchestration.state.keys import KeySpace
 from tests.chaos.faults import UPKEEP_SECONDS, Fault, Injected, all_of, began
@@ -98,7 +98,7 @@ def write_bad_updates(stack: ChaosStack, _: random.Random) -> Injected | None:
     """Two entries in the status stream: one that can't be read, one that PostgreSQL refuses."""
     injected = began()
     day = time.strftime("%Y-%m-%d", time.gmtime())
-    head = {"s": str(uuid.uuid4()), "d": day, "t": int(time.time() * 1e6), "w": "nobody"}
+    head: dict[Any, Any] = {"s": str(uuid.uuid4()), "d": day, "t": int(time.time() * 1e6), "w": "nobody"}
     row = '[["t","bad",-1,"succeeded",1,100005,"branches",null,null,"\\"\\\\u0000\\"",null]]'
     with suppress(Exception), closing(stack.redis()) as client:
         stream = KeySpace(NAMESPACE).key("status")

@@ -1,4 +1,4 @@
-"""A fault while the fleet recovers from another one: the first recovery is taken up by the next, and nothing is lost."""
+"""A fault while the fleet recovers from another: the first recovery is taken up by the next, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.support.clients import running_client
 from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
 from tests.support.records import Records
-from tests.support.silent_proxy import SilentProxy
+from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 from tests.support.workflows import Definition
 
@@ -50,7 +50,7 @@ def test_what_a_cut_off_worker_makes_of_a_first_branch_is_refused_once_another_h
     journal, folder = tmp_path / "journal", tmp_path / "gates"
     folder.mkdir()
     workflow, records = make(journal, folder), Records(fleet)
-    proxy = SilentProxy(fleet.redis_url)
+    proxy = Proxy(fleet.redis_url)
     with proxy.running(), running_client(fleet) as client:
         cut_off = start(fleet, proxy.url)
         gate = folder / "first.1"
@@ -63,7 +63,7 @@ def test_what_a_cut_off_worker_makes_of_a_first_branch_is_refused_once_another_h
         session = client.run("sent = send(workflow).delay()\nresult = sent.id", workflow=workflow)
         wait_until(lambda: len(read_journal(journal)) == before + 1, "the first branch has begun")
         start(fleet, fleet.redis_url)
-        proxy.cut()
+        proxy.go_silent()
         wait_until(
             lambda: len(read_journal(journal)) == before + 2, "another worker has taken over", LEASE_SECONDS + 15
         )
