@@ -11,8 +11,8 @@ from parallelizer.services.supervision import LoggedProgram
 from tests.support.clients import running_client
 from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
-from tests.support.records import Records
 from tests.support.proxy import Proxy
+from tests.support.records import Records
 from tests.support.waiting import wait_until
 from tests.support.workflows import Definition
 
