@@ -68,6 +68,10 @@ class SessionClosed(WorkflowExecutionError):
     """The flow session was completed meanwhile: it has no live state any more. There is nothing left to do for it."""
 
 
+class SecondMessage(WorkflowExecutionError):
+    """Another copy of this message is at work: it was sent twice. There is nothing to do for this one."""
+
+
 class PayloadError(WorkflowExecutionError):
     """The payload does not fit the workflow's `payload_schema`, or is not JSON."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from celery import Celery
 
 from config.celery_config import celery_config
 from config.settings import Settings, WrongSetting, get_settings
+from orchestration.state.wall_clock import WallClock
 from tasks.transport import use_leased_transport
 
 
@@ -39,8 +42,27 @@ def _configuration() -> dict[str, Any]:
         raise
 
 
+@cache
+def get_wall_clock() -> WallClock:
+    """The time by which messages say when they may begin or expire.
+
+    Raises: WrongSetting: REDIS_URL or DATABASE_URL is missing.
+    """
+    settings = usable_settings()
+    assert settings.redis_url is not None
+    return WallClock(settings.redis_url)
+
+
+class ProcessorApp(Celery):
+    """Celery, but for the clock: a countdown ends at the same moment wherever it began and whoever waits for it."""
+
+    def now(self) -> datetime:
+        """What time it is, by Redis."""
+        return get_wall_clock().now().astimezone(self.timezone)
+
+
 use_leased_transport()
-app = Celery("tasks", include=["tasks.workflow", "tasks.runner", "tasks.complete"], set_as_current=True)
+app = ProcessorApp("tasks", include=["tasks.workflow", "tasks.runner", "tasks.complete"], set_as_current=True)
 app.add_defaults(_configuration)
 
 from tasks.worker import control, held_messages, lifecycle  # noqa: E402, F401 - adds the remote control and the bootsteps

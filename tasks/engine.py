@@ -20,6 +20,7 @@ from orchestration.store.pool import Database
 from orchestration.vocabulary import Publication
 from tasks import canvas
 from tasks.celery_app import usable_settings
+from tasks.transport import held_copies, is_redis
 from tasks.worker import lifecycle
 from tasks.worker.limits import PoolTimeLimit
 from tasks.worker.stuck import stuck_threads
@@ -76,6 +77,17 @@ def get_hasty_live() -> LiveState:
     return LiveState(settings.redis_url, settings.namespace, _NO_PATIENCE)
 
 
+def has_copy_at_work(task: str, task_id: str) -> bool:
+    """Whether a worker holds another copy of the message that is at work here; beside Redis nobody knows.
+
+    Raises: RedisError: the broker is away, and this process is to stop.
+    """
+    settings = usable_settings()
+    broker = settings.broker_url or settings.redis_url
+    assert broker is not None
+    return is_redis(broker) and held_copies(connect(broker, _patience(is_away)), task, task_id) > 1
+
+
 def get_processor() -> EnhancedParallelProcessor:
     """The engine of this process; a forked child makes its own.
 
@@ -98,17 +110,20 @@ def _make() -> EnhancedParallelProcessor:
         statement_timeout_seconds=settings.statement_timeout_seconds, application_name="parallelizer-worker",
     )  # fmt: skip
 
-    def patience(is_away: Callable[[Exception], bool]) -> Patience:
-        return Patience(is_away, settings.max_send_retries, settings.base_retry_delay_ms / 1000, _goes_on)
-
-    live = LiveState(settings.redis_url, settings.namespace, patience(is_away))
+    live = LiveState(settings.redis_url, settings.namespace, _patience(is_away))
     fallback = Fallback(database, Spool(settings.spool_folder, settings.spool_max_bytes), settings.status_batch_rows)
-    stores = Stores(live, database, fallback, patience(is_database_away))
-    links = CeleryLinks(settings.broker_url or settings.redis_url, patience(canvas.is_away))
+    stores = Stores(live, database, fallback, _patience(is_database_away))
+    links = CeleryLinks(settings.broker_url or settings.redis_url, _patience(canvas.is_away))
     return EnhancedParallelProcessor(
         settings, stores, VersionCache(database, settings), links,
         PoolTimeLimit(settings.branch_grace_seconds, stuck_threads), lifecycle.worker_name(),
     )  # fmt: skip
+
+
+@cache
+def _patience(is_away: Callable[[Exception], bool]) -> Patience:
+    settings = usable_settings()
+    return Patience(is_away, settings.max_send_retries, settings.base_retry_delay_ms / 1000, _goes_on)
 
 
 def _goes_on() -> bool:

@@ -60,9 +60,9 @@ class Rehydration:
         self._publish = publish
         self._hand_on = hand_on
         self._tick = 0
+        self._ticked_in: int | None = None
         #: The epoch in which Redis counted less than it had before.
         self._gone_back_in: int | None = None
-        self._known: int | None = None
         #: There is something to look at now.
         self._noticed = threading.Event()
         self._noticed.set()
@@ -85,11 +85,12 @@ class Rehydration:
 
     def tick(self) -> None:
         """Notice when Redis counts less than before; a loss of only what came since the last call is not seen."""
-        tick = self._live.tick()
-        if tick <= self._tick:
-            self._gone_back_in = self._known
+        tick, epoch = self._live.tick()
+        # in another epoch, somebody else has noticed it
+        if tick <= self._tick and epoch == self._ticked_in:
+            self._gone_back_in = epoch
             self._noticed.set()
-        self._tick = tick
+        self._tick, self._ticked_in = tick, epoch
 
     def look(self) -> int:
         """One round; returns how many sessions were published again."""
@@ -111,7 +112,6 @@ class Rehydration:
         """The epoch that is valid in both; None: one is only beginning."""
         known, epoch = self._live.epoch(), recovery.load_epoch(self._database, self._live.space.namespace)
         gone_back = known is not None and known == self._gone_back_in
-        self._known = known
         if known == epoch.number and not gone_back:
             return epoch
         self._gone_back_in = None

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from orchestration.errors import WorkflowExecutionError
+from celery.exceptions import Ignore
+
+from orchestration.errors import SecondMessage, WorkflowExecutionError
 from tasks.canvas import RIDE_OUT, TAKE_UP, ForkElsewhere, ProcessorTask, call_of, fork_here
 from tasks.celery_app import app
 from tasks.complete import complete_workflow, deliver
@@ -46,7 +48,7 @@ def run_workflow(
     # here, because a client that only sends the message needs nothing of the engine
     from orchestration.engine.invoke import GivenUp  # noqa: PLC0415
     from orchestration.engine.processor import Fork, RunRequest  # noqa: PLC0415
-    from tasks.engine import get_processor  # noqa: PLC0415
+    from tasks.engine import get_processor, has_copy_at_work  # noqa: PLC0415
 
     if _names_workflow(payload) and not _names_workflow(workflow):
         workflow, payload = payload, workflow  # type: ignore[assignment]  # (result, workflow)
@@ -55,9 +57,14 @@ def run_workflow(
     completion = partial(_completion, session, queue, raise_on_failure)
     elsewhere = ForkElsewhere(self, processor, completion)
     call = call_of(self.request, queue, raise_on_failure=raise_on_failure)
-    request = RunRequest(session, workflow, payload, queue, priority, self.request.id, call, elsewhere, run_id)
+    has_copy = partial(has_copy_at_work, self.name, self.request.id)
+    request = RunRequest(
+        session, workflow, payload, queue, priority, self.request.id, call, elsewhere, run_id, has_copy
+    )
     try:
         outcome = processor.process_workflow_parallel(request)
+    except SecondMessage as error:
+        raise Ignore(str(error)) from None
     except GivenUp:
         elsewhere.raise_end()
     if isinstance(outcome, Fork):

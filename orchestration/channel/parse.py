@@ -155,6 +155,7 @@ def _read_row(head: _Head, row: Any, parsed: ParsedEntry) -> None:
 
 def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
     _, action, item, status, attempt, sequence, queue, started_us, finished_us, result, error = row
+    started, finished = _span(head, started_us, finished_us)
     if status not in _TASK_STATUSES:
         raise MessageProcessingError(f"{status!r} is no status of a task")
     return TaskUpdate(
@@ -167,8 +168,8 @@ def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
         _number(sequence, 0, _INT8),
         _name(queue) if queue else None,
         head.worker,
-        _moment(head, started_us),
-        _moment(head, finished_us),
+        started,
+        finished,
         _json_text(result),
         _json_text(error),
     )
@@ -176,6 +177,7 @@ def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
 
 def _branch(head: _Head, row: Sequence[Any]) -> BranchUpdate:
     _, branch, status, attempt, sequence, queue, started_us, finished_us, waited_us = row
+    started, finished = _span(head, started_us, finished_us)
     if status not in _TASK_STATUSES:
         raise MessageProcessingError(f"{status!r} is no status of a branch")
     return BranchUpdate(
@@ -187,8 +189,8 @@ def _branch(head: _Head, row: Sequence[Any]) -> BranchUpdate:
         _number(sequence, 0, _INT8),
         _name(queue) if queue else None,
         head.worker,
-        _moment(head, started_us),
-        _moment(head, finished_us),
+        started,
+        finished,
         None if waited_us is None else max(0, _number(waited_us, -_INT8, _INT8)),
     )
 
@@ -211,6 +213,14 @@ def _number(value: object, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise MessageProcessingError(f"{value!r:.100} is no integer from {least} to {most}")
     return value
+
+
+def _span(head: _Head, started_us: object, finished_us: object) -> tuple[int | None, int | None]:
+    """No end before the start, though Redis's clock may have been set back, or be another server's now."""
+    started, finished = _moment(head, started_us), _moment(head, finished_us)
+    if started is not None and finished is not None and started > finished:
+        started = finished
+    return started, finished
 
 
 def _moment(head: _Head, time_us: object) -> int | None:

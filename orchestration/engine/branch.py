@@ -352,7 +352,7 @@ class EnhancedBranchProcessor:
             claim, None if self.checkpoints is Checkpoints.NONE else self._flush,
             lambda index, began_ns: task_row(
                 action.name, TaskStatus.RUNNING, attempt + retry, started, action.queue, item=index,
-                started_us=timeline.start_us(began_ns),
+                started_us=timeline.seen_us(began_ns),
             ),
             keeps_results=action.name in context.reads,
         )  # fmt: skip

@@ -31,7 +31,14 @@ from orchestration.engine.run_ids import check_same_run
 from orchestration.engine.runner import Links, RunnerLoop
 from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
-from orchestration.errors import PayloadError, ServiceUnreachable, SessionClosed, StaleClaim, WorkflowExecutionError
+from orchestration.errors import (
+    PayloadError,
+    SecondMessage,
+    ServiceUnreachable,
+    SessionClosed,
+    StaleClaim,
+    WorkflowExecutionError,
+)
 from orchestration.state.limits import OperatorLimits
 from orchestration.state.records import Runner
 from orchestration.state.rows import encode_rows
@@ -69,6 +76,8 @@ class RunRequest:
     fork_without: Callable[[Fork], None] | None = None
     #: The caller's own id, of which `flow_session_id` was made: other calls may come with the same one.
     run_id: str | None = None
+    #: Whether another copy of this call's message is at work.
+    has_copy_at_work: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,7 @@ class EnhancedParallelProcessor:
 
         Returns: the result, when all of it could run here, one action after another; else a Fork for `open_fork`.
         Raises: UnknownWorkflow, DefinitionError, PayloadError, RunIdTaken: nothing was recorded. ServiceUnreachable.
+            SecondMessage: another copy of the message is at work.
             GivenUp: the session was opened by `request.fork_without`, and goes on.
         """
         version = self.versions.find(request.workflow)
@@ -175,6 +185,9 @@ class EnhancedParallelProcessor:
         fork = self._fork(request, version, row, payload, _key_of(version, request, payload))
         if self.stores.live.is_open(session):
             return fork
+        if crashed and request.has_copy_at_work is not None and request.has_copy_at_work():
+            # if that one's process dies, its own message comes again
+            raise SecondMessage(f"another copy of the message of {session} is at work")
         facts = recovery.load_facts(self.stores.database, session, row.session_day)
         if facts.is_empty and crashed:
             has_begun = not self._is_limited(version) and self._fits_here(fork.context)

@@ -38,7 +38,7 @@ class BranchWatch:
             rows.append(
                 branch_row(
                     branch.name, TaskStatus.RUNNING, claim.attempt + claim.retry, sequence, branch.queue,
-                    started_us=self._timeline.start_us(self.began_ns),
+                    started_us=self._timeline.seen_us(self.began_ns),
                     waited_us=max(0, claim.since_us - claim.ready_us),
                 )
             )  # fmt: skip
@@ -52,7 +52,7 @@ class BranchWatch:
                     attempt,
                     sequence,
                     action.queue,
-                    started_us=self._timeline.start_us(began_ns),
+                    started_us=self._timeline.seen_us(began_ns),
                 )
             )
         return rows

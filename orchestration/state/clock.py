@@ -30,6 +30,11 @@ class RedisClock:
             self._difference_ns = (least + most) // 2 if known is None else min(max(known, least), most)
         self._observed_ns = after_ns
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the difference was ever seen."""
+        return self._difference_ns is not None
+
     def is_fresh(self, now_ns: int) -> bool:
         """Whether the difference was seen lately."""
         return self._difference_ns is not None and now_ns - self._observed_ns < FRESH_NS
@@ -49,15 +54,20 @@ class Timeline:
     Args: since_us: when the claim was made; 0 while the session is not open.
     """
 
-    __slots__ = ("_clock", "_floor_us")
+    __slots__ = ("_clock", "_floor_us", "_since_us")
 
     def __init__(self, clock: RedisClock, since_us: int) -> None:
         self._clock = clock
-        self._floor_us = since_us
+        self._floor_us = self._since_us = since_us
+
+    def seen_us(self, started_ns: int) -> int:
+        """When something began, for who looks on from another thread: it may have ended by now, and others begun."""
+        return max(self._since_us, self._clock.us(started_ns))
 
     def start_us(self, started_ns: int) -> int:
-        """When something began."""
-        return max(self._floor_us, self._clock.us(started_ns))
+        """When something began; what follows begins and ends no earlier, also when the clock is corrected."""
+        self._floor_us = max(self._floor_us, self._clock.us(started_ns))
+        return self._floor_us
 
     def span_us(self, started_ns: int, finished_ns: int) -> tuple[int, int]:
         """When something began and ended; what follows begins no earlier."""

@@ -390,9 +390,13 @@ class LiveState(LiveReading):
         """Redis is in this epoch; one that is later stays."""
         load_script("begin_epoch")(self.scripts, self.space, epoch=epoch)
 
-    def tick(self) -> int:
-        """Count one more tick; an answer that is no more than a former one says that Redis has gone back."""
-        return int(self.client.incr(self.space.key("ticks")))
+    def tick(self) -> tuple[int, int | None]:
+        """Count one more tick. Returns: ticks, epoch; no more than before in the same epoch: Redis has gone back."""
+        pipe = self.client.pipeline(transaction=True)
+        pipe.incr(self.space.key("ticks"))
+        pipe.get(self.space.key("epoch"))
+        ticks, epoch = pipe.execute()
+        return int(ticks), None if epoch is None else int(epoch)
 
     def begin_look(self, seconds: float) -> bool:
         """Whether it is for the caller to look for what is lost; for one caller in so many seconds."""

@@ -1,6 +1,9 @@
 """Daily partitions: made ahead, dropped whole when their runs are old. `upkeep` and `migrate` call this.
 
 A day without a partition is no fault: its rows are in the DEFAULT one, and move when the day gets its own.
+
+Which day it is says PostgreSQL, which also says on which day a run was accepted: a host whose clock is months ahead
+would drop what is new.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ def ensure_partitions(database: Database, days_ahead: int = 2) -> tuple[date, ..
     Returns: the days that got one; rows of these days that were in a DEFAULT partition have moved there.
     Raises: ServiceUnreachable: a lock was not to be had for 5 s; nothing is lost, the next call does it.
     """
-    today = datetime.now(UTC).date()
+    today = _now(database).date()
     wanted = [today + timedelta(days=ahead) for ahead in range(days_ahead + 1)]
     names = [_name(table, day) for table in PARTITIONED for day in wanted]
     there = {row[0] for row in database.fetch(_TABLES, (names,))}
@@ -77,7 +80,7 @@ def drop_old_partitions(database: Database, retention_days: int) -> Dropped:
     A day stays as long as one of its runs has not ended or ended within the retention. Also gone are versions that
     were never published and have no run left, and old dead letters.
     """
-    keep_from = datetime.now(UTC) - timedelta(days=retention_days)
+    keep_from = _now(database) - timedelta(days=retention_days)
     rows = database.fetch(
         "SELECT DISTINCT session_day FROM session_days WHERE session_day < %s ORDER BY session_day", (keep_from.date(),)
     )
@@ -96,6 +99,11 @@ def drop_old_partitions(database: Database, retention_days: int) -> Dropped:
     database.execute(_UNUSED_VERSIONS, (keep_from,))
     database.execute("DELETE FROM status_dead_letters WHERE received_at < %s", (keep_from,))
     return Dropped(tuple(dropped), tuple(kept))
+
+
+def _now(database: Database) -> datetime:
+    moment: datetime = database.fetch("SELECT clock_timestamp()")[0][0]
+    return moment.astimezone(UTC)
 
 
 def _lock(cursor: Cursor) -> None:

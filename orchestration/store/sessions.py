@@ -38,9 +38,11 @@ SELECT session_day, %(id)s, %(workflow)s, %(version_id)s, %(version)s, %(status)
 FROM accepted RETURNING {_COLUMNS}
 """
 
+#: No end before the start: another server, after a fail-over, may be behind the one that accepted the run.
 _FINISH = f"""
 UPDATE flow_sessions SET status = %(status)s, output = %(output)s::json, error = %(error)s::json,
-    counts = %(counts)s::json, finished_at = clock_timestamp(), started_at = COALESCE(started_at, clock_timestamp())
+    counts = %(counts)s::json, started_at = COALESCE(started_at, GREATEST(statement_timestamp(), created_at)),
+    finished_at = GREATEST(statement_timestamp(), created_at, started_at)
 WHERE session_day = %(day)s AND flow_session_id = %(id)s AND status <> ALL (%(final)s)
 RETURNING {_COLUMNS}
 """

@@ -38,7 +38,7 @@ class HeldSessions(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._timer: Any = None
         self._stopped: threading.Event | None = None
-        #: What was held at the last call.
+        #: What was said to be held, and not said to have left.
         self._held: set[str] = set()
         settings = get_settings()
         assert settings.redis_url is not None
@@ -73,8 +73,9 @@ class HeldSessions(bootsteps.StartStopStep):
         }
         if not held and not self._held:
             return
+        left, self._held = self._held - held, self._held | held  # should the reply be lost, it is known all the same
         try:
-            self._holding.hold([*held], [*self._held - held], int(HELD_SECONDS * 1e6))
+            self._holding.hold([*held], [*left], int(HELD_SECONDS * 1e6))
             self._held = held
         except (RedisError, OSError) as error:
             _log.debug("[WORKER] could not say which flow sessions are at work: %s", error)

@@ -10,16 +10,19 @@ the hard time limit, its message comes again, as after a crash.
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
 from celery.exceptions import Ignore
 from celery.worker.request import Request
+from celery.worker.state import revoked as revoked_tasks
 from celery.worker.state import task_ready
 
 from orchestration.errors import WorkflowExecutionError
 from orchestration.state.wire import lives_in
 from tasks import canvas
+from tasks.celery_app import get_wall_clock
 from tasks.worker import lifecycle
 from tasks.worker.deaths import describe_death
 from tasks.worker.lost_runners import lost_runners
@@ -30,6 +33,18 @@ _log = logging.getLogger(__name__)
 
 class ProcessorRequest(Request):
     """A request for one of our tasks."""
+
+    @property
+    def eta(self) -> datetime | None:
+        """When it may begin, as this host's clock will show it: the worker waits by that."""
+        return self._eta and get_wall_clock().on_this_host(self._eta)
+
+    def maybe_expire(self) -> bool | None:
+        """Whether it is not to begin any more; no host's clock decides that."""
+        if self.expires is None or get_wall_clock().now() <= self.expires:
+            return None
+        revoked_tasks.add(self.id)
+        return True
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """It begins; on threads, called by the thread that runs it."""

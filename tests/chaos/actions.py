@@ -1,6 +1,7 @@
 """Actions of the campaign (ACTION_MODULES=tests.chaos.actions): each execution writes its start and end to a journal.
 
-A line is `start` or `end`, flow session, task, attempt, seconds since 1970, process.
+A line is `start` or `end`, flow session, task, attempt, seconds since 1970, process. A worker's clock may be wrong on
+purpose: the time is the monotonic clock's, which all processes of a host share, and what the campaign says to add.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from orchestration import ActionContext, action
 from tests.support.journal import write_line
 
 JOURNAL_VARIABLE = "CHAOS_JOURNAL"
+#: Seconds from the start of the monotonic clock back to 1970.
+EPOCH_VARIABLE = "CHAOS_EPOCH"
 
 
 def note(ctx: ActionContext, kind: str) -> None:
     """Write a line to the journal: an execution starts or ends."""
     name = ctx.action if ctx.item is None else f"{ctx.action}:{ctx.item}"
-    line = f"{kind} {ctx.flow_session_id} {name} {ctx.attempt} {time.time():.6f} {os.getpid()}"
+    now = time.monotonic() + float(os.environ[EPOCH_VARIABLE])
+    line = f"{kind} {ctx.flow_session_id} {name} {ctx.attempt} {now:.6f} {os.getpid()}"
     write_line(os.environ[JOURNAL_VARIABLE], line)
 
 

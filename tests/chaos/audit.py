@@ -25,6 +25,8 @@ from tests.support.records import live_keys
 UNSETTLED_SECONDS: Final = 0.25
 #: Calls that failed are made again within this, seconds.
 AGAIN_SECONDS: Final = 3.0
+#: A worker that was frozen begins what it holds in this time after, seconds, until it hears that it holds it no more.
+THAWED_SECONDS: Final = 1.0
 #: Most findings of a kind that are printed.
 SHOWN: Final = 10
 
@@ -90,6 +92,7 @@ def audit(stack: ChaosStack, sent: Mapping[str, str], mix: Mapping[str, Kind], f
         else:
             status, counts = sessions[run]
             _check_run(run, mix[name], status, counts, tasks[run], found, was_cancelled=run in cancelled)
+    found.wrong += _wrong_times(stack, sent)
     ours = [each for each in executions(stack.journal) if each.run in sent]
     _check_executions(ours, sent, mix, faults, found)
     found.left_in_redis += live_keys(stack.redis_url, stack.servers.namespace)
@@ -132,6 +135,26 @@ def _check_run(
         if started and finished and (item >= 0 or "for_each" not in actions[action])
     ]
     found.limits_exceeded += breaches(spans, [Spell(kind.most_branches)])
+
+
+#: Rows of these that end before they begin, or at a time that has not come by the servers' clock.
+_WRONG_TIMES: Final = """
+SELECT flow_session_id::text, name, started_at, finished_at FROM (
+    SELECT flow_session_id, 'the run' AS name, started_at, finished_at FROM flow_sessions
+    UNION ALL SELECT flow_session_id, 'branch ' || branch, started_at, finished_at FROM branches
+    UNION ALL SELECT flow_session_id, 'task ' || action || ':' || item, started_at, finished_at FROM tasks
+) AS rows
+WHERE finished_at < started_at OR greatest(started_at, finished_at) > clock_timestamp() + interval '1 second'
+    OR least(started_at, finished_at) < clock_timestamp() - interval '50 minutes'
+"""
+
+
+def _wrong_times(stack: ChaosStack, sent: Mapping[str, str]) -> list[str]:
+    return [
+        f"{run} {name} is recorded from {started} to {finished}"
+        for run, name, started, finished in _rows(stack, _WRONG_TIMES)
+        if run in sent
+    ]
 
 
 def _us(moment: Any) -> int:
@@ -190,7 +213,7 @@ def _has_cause(execution: Execution, by_process: Sequence[tuple[Injected, float]
     """Whether a fault may have cost its outcome."""
     ended = execution.ended
     for fault, unsettled_seconds in by_process:
-        was_in = execution.pid in fault.pids and execution.started <= (fault.over or fault.began)
+        was_in = execution.pid in fault.pids and execution.started <= (fault.over or fault.began) + THAWED_SECONDS
         if was_in and (ended is None or fault.began - ended <= unsettled_seconds):
             return True
     return any(execution.started <= fault.over and (ended is None or ended >= fault.lost_since) for fault in by_time)

@@ -126,7 +126,7 @@ def break_things(
     Args: most: so many faults are enough.
     """
     chance, mix = random.Random(seed), kinds()
-    sender = Sender(stack.database_url, mix, random.Random(chance.getrandbits(64)), a_second)
+    sender = Sender(stack.redis_proxy.url, stack.database_url, mix, random.Random(chance.getrandbits(64)), a_second)
     sender.start()
     injected, ended_alone = _inject_for(stack, Schedule(faults, chance), sender, seconds, most)
     began = time.monotonic()

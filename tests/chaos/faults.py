@@ -25,6 +25,8 @@ from tests.support.crashes import kill, kill_worker, pool_processes, signal_work
 ZOMBIE_SECONDS: Final = 22.0
 #: Of the runs that are open, when some are cancelled.
 CANCELLED_SHARE: Final = 0.3
+#: By which a host's clock may be wrong.
+WRONG_SECONDS: Final = (-3600.0, -90.0, -1.0, 0.0, 1.0, 90.0, 3600.0)
 #: Longer than any action of the mix takes, and than the wait for a server that is away.
 UPKEEP_SECONDS: Final = 40.0
 
@@ -198,8 +200,16 @@ def end_worker(number: signal.Signals, *, loses: bool) -> Inject:
     return inject
 
 
+def set_clock(stack: ChaosStack, chance: random.Random) -> Injected | None:
+    """The clock of a worker's host is set to a time that is wrong."""
+    if not stack.clocks:
+        return None
+    chance.choice([*stack.clocks.values()]).set(chance.choice(WRONG_SECONDS))
+    return began()
+
+
 def all_of(worker: LoggedProgram) -> frozenset[int]:
-    """Its processes that run actions, and its main process."""
+    """The processes of a worker in which actions may run."""
     assert worker.process is not None
     return frozenset({worker.process.pid, *pool_processes(worker)})
 
@@ -367,6 +377,8 @@ def cut_postgres(stack: ChaosStack, _: random.Random) -> Injected | None:
     return injected
 
 
+#: Where libfaketime is found.
+CLOCK_SET: Final = "clock of a host set"
 FAULTS: Final = (
     Fault("child killed", 30, kill_child),
     Fault("host lost", 4, lose_host),
@@ -375,6 +387,7 @@ FAULTS: Final = (
     Fault("zombie worker", 3, freeze_worker(ZOMBIE_SECONDS, loses=True)),
     Fault("rolling restart", 4, end_worker(signal.SIGTERM, loses=False)),
     Fault("cold shutdown", 3, end_worker(signal.SIGQUIT, loses=True)),
+    Fault(CLOCK_SET, 4, set_clock),
     Fault("connections to Redis reset", 10, reset_connections, "redis"),
     Fault("Redis frozen", 4, freeze_redis, "redis"),
     Fault("Redis restarted", 3, restart_redis(hard=False), "redis"),

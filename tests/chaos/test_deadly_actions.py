@@ -30,11 +30,11 @@ SHORT_TOURS = ROOT / "tests" / "support" / "short_tours"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[ChaosStack]:
-    settings = {
-        "MAX_BRANCH_CRASHES": str(MOST_CRASHES), "BRANCH_GRACE_SECONDS": str(GRACE),
-        "PYTHONPATH": f"{SHORT_TOURS}:{ROOT}",
-    }  # fmt: skip
-    with chaos_stack((("prefork", 3), ("prefork", 2)), **settings) as started:
+    with chaos_stack((("prefork", 3), ("prefork", 2))) as started:
+        started.settings |= {
+            "MAX_BRANCH_CRASHES": str(MOST_CRASHES), "BRANCH_GRACE_SECONDS": str(GRACE),
+            "PYTHONPATH": f"{SHORT_TOURS}:{ROOT}",
+        }  # fmt: skip
         started.start_workers()
         yield started
 

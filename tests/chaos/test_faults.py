@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.campaign import break_things
+from tests.chaos.faults import CLOCK_SET
 from tests.chaos.mix import BY_NAME
 from tests.chaos.stack import ChaosStack, chaos_stack
 from tests.chaos.workload import kinds, publish
+from tests.support import skewed_clock
 
 #: Of each fault, in this time at most; a worker that was frozen or replaced takes longer than others.
 TIMES, SECONDS, A_SECOND = 3, 30.0, 8.0
@@ -31,6 +33,8 @@ def stack() -> Iterator[ChaosStack]:
 
 @pytest.mark.parametrize("name", [name for name in BY_NAME if name not in ELSEWHERE])
 def test_nothing_is_lost_by(stack: ChaosStack, name: str) -> None:
+    if name == CLOCK_SET:
+        skewed_clock.require()
     report = break_things(stack, zlib.crc32(name.encode()), SECONDS, A_SECOND, [BY_NAME[name]], TIMES)
     assert report.faults, f"{name}: there was nothing to hit"
     assert report.findings.holds, f"{name}\n{report.text()}"

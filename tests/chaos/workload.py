@@ -139,7 +139,10 @@ class Sender:
     Args: a_second: at most so many.
     """
 
-    def __init__(self, database_url: str, mix: dict[str, Kind], chance: random.Random, a_second: float) -> None:
+    def __init__(
+        self, broker_url: str, database_url: str, mix: dict[str, Kind], chance: random.Random, a_second: float
+    ) -> None:
+        self._broker_url = broker_url
         self._database_url = database_url
         self._names = [name for name, kind in mix.items() for _ in range(kind.weight)]
         self._chance = chance
@@ -196,10 +199,11 @@ class Sender:
         return run
 
     def _send(self, run: str, name: str) -> bool:
-        from tasks import run_workflow  # noqa: PLC0415 - after the environment is set
+        from tasks import app, run_workflow  # noqa: PLC0415 - after the environment is set
 
         try:
-            run_workflow.apply_async((name, {}), task_id=run, retry=False)
+            with app.connection_for_write(self._broker_url) as connection:
+                run_workflow.apply_async((name, {}), task_id=run, retry=False, connection=connection)
         except Exception as error:  # noqa: BLE001 - whatever a client sees while its broker is away
             self.failed_sends[type(error).__name__] += 1
             return False

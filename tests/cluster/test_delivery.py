@@ -21,7 +21,7 @@ from parallelizer.services.valkey import EmbeddedValkey
 from tests.support.clients import Client, running_client
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.journal import read_journal
-from tests.support.silent_proxy import SilentProxy
+from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 from tests.support.workflows import record
 
@@ -138,7 +138,7 @@ def test_fault_c_a_task_may_take_longer_than_the_lease_of_its_message(
 def test_fault_e_a_message_that_is_popped_into_a_dead_connection_is_delivered(
     own_fleet: Fleet, client: Client, server: EmbeddedValkey, journal: Path
 ) -> None:
-    with SilentProxy(server.url).running() as proxy, closing(redis.Redis.from_url(server.url)) as redis_client:
+    with Proxy(server.url).running() as proxy, closing(redis.Redis.from_url(server.url)) as redis_client:
         own_fleet.redis_url = proxy.url
         start(own_fleet)
         own_fleet.redis_url = server.url
@@ -146,7 +146,7 @@ def test_fault_e_a_message_that_is_popped_into_a_dead_connection_is_delivered(
         wait_line(journal, "end warm")
         wait_nothing_held(own_fleet)
         wait_until(lambda: redis_client.info("clients")["blocked_clients"] > 0, "the worker waits for messages")
-        proxy.cut()
+        proxy.go_silent()
         send(client, journal, "lost")
         wait_until(lambda: redis_client.llen("branches") == 0, "the message was popped", seconds=1)
         assert "start lost" not in counts(journal)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fleet import Fleet
+from tests.support.skewed_clock import SkewedClock
 
 LOOP = Path(__file__).with_name("client_loop.py")
 #: What every client has: `app`, and signatures of `run_workflow`: `send` as by `.si()`, `follow` as by `.s()`.
@@ -68,12 +69,13 @@ class Client:
 
 
 @contextmanager
-def running_client(fleet: Fleet, *, bare: bool = False) -> Iterator[Client]:
+def running_client(fleet: Fleet, *, bare: bool = False, clock: SkewedClock | None = None) -> Iterator[Client]:
     """A client of the fleet's services for the time of the block.
 
     Args: bare: it has Celery and the URL of Redis, and nothing of ours; else `from tasks import app, run_workflow`.
+        clock: of its host, where that is wrong.
     """
-    environment = dict(fleet.environment)
+    environment = dict(fleet.environment) if clock is None else clock.around(fleet.environment)
     if bare:
         del environment["DATABASE_URL"], environment["NAMESPACE"], environment["DATA_DIR"]
     with (

@@ -18,7 +18,8 @@ from tests.support.waiting import wait_until
 FINAL = ("succeeded", "failed", "timed_out", "skipped", "upstream_failed", "cancelled")
 #: Kept for a time or for good when all sessions have ended, by their names behind the namespace.
 LASTING = ("slots:", "workers", "worker:", "queues", "limits", "excess", "clock", "status", "last:", "crowded:",
-           "closed:", "rate:", "reaper", "repairs", "outage", "epoch", "ticks", "looking")  # fmt: skip
+           "closed:", "rate:", "reaper", "repairs", "outage", "epoch", "ticks", "looking",
+           "sessions:held")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -44,3 +44,23 @@ def test_what_a_claim_runs_never_overlaps_and_never_begins_before_it(since_us: i
         started_us, finished_us = timeline.span_us(began_ns, over_ns)
         assert ended_us <= started_us <= finished_us
         ended_us = finished_us
+
+
+def test_nothing_ends_before_it_began_when_the_clock_is_corrected_meanwhile() -> None:
+    clock = RedisClock()
+    clock.observe(500_000, 0, 1_000_000_000)  # half a second either way
+    timeline = Timeline(clock, 0)
+    began_us = timeline.start_us(2_000_000_000)
+    clock.observe(1_600_000, 1_999_999_000, 2_000_001_000)  # it is 0.4 s earlier than was thought
+    assert timeline.start_us(2_100_000_000) >= began_us
+    assert timeline.span_us(2_100_000_000, 2_200_000_000)[0] >= began_us
+
+
+def test_who_looks_on_late_tells_when_it_began_not_what_has_ended_since() -> None:
+    clock = RedisClock()
+    clock.observe(1_000_000, 1_000_000_000, 1_000_000_000)
+    timeline = Timeline(clock, 1_000_000)
+    _, ended_us = timeline.span_us(2_000_000_000, 2_040_000_000)
+    timeline.start_us(2_080_000_000)
+    assert timeline.seen_us(2_000_000_000) == 2_000_000 < ended_us
+    assert timeline.seen_us(0) == 1_000_000

@@ -3,7 +3,7 @@
 -- ARGV: lease most sessions*
 --   lease     µs
 --   most      so many of `sessions` are held; the others were, when this worker called before
--- INCLUDE: time
+-- INCLUDE: time held
 -- Reply: 1
 -- Refusals: none
 -- Stream: nothing
@@ -13,4 +13,5 @@ for index = sessions, #ARGV do
   if index < sessions + tonumber(most) then redis.call('ZADD', held_sessions_key(), int(now + tonumber(lease)), ARGV[index])
   else redis.call('ZREM', held_sessions_key(), ARGV[index]) end
 end
+expire_held()
 return 1

@@ -5,7 +5,7 @@
 --   epoch   that PostgreSQL knows: in any other, nothing here says what is lost
 --   lease   µs until such a session is found again
 --   lost    (session, queue)*
--- INCLUDE: time
+-- INCLUDE: time held
 -- Reply: sessions*, or nil: Redis is not in this epoch
 -- Refusals: none
 -- Stream: nothing
@@ -20,4 +20,5 @@ for index = lost, #ARGV, 2 do
     found[#found + 1] = id
   end
 end
+expire_held()
 return found

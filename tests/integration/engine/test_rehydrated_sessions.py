@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from orchestration.engine.inline import InlineRun
 from orchestration.engine.processor import Fork, RunRequest
 from orchestration.errors import SessionClosed, StaleClaim
 from orchestration.state.rows import encode_rows
+from orchestration.state.stream import StatusStream
 from orchestration.store import recovery, sessions
 from orchestration.vocabulary import RunStatus, Verdict
+from tasks.rehydration import Rehydration
 from tests.support.journal import read_journal
 from tests.support.stepping import QUEUE, SteppingEngine
 
@@ -248,3 +251,41 @@ def test_an_epoch_begins_once(engine: SteppingEngine) -> None:
     engine.live.begin_epoch(2)
     engine.live.begin_epoch(1)
     assert engine.live.epoch() == 2
+
+
+def test_who_held_a_session_in_a_former_epoch_is_forgotten(engine: SteppingEngine) -> None:
+    """It was taken up, opened by whoever had it all the while, and dropped: Redis came back with an older state."""
+    lost, minutes = [("session", QUEUE)], 300_000_000
+    engine.live.begin_epoch(1)
+    assert engine.live.take_up_sessions(1, lost, minutes) == ["session"]
+    engine.live.begin_epoch(1)
+    assert engine.live.take_up_sessions(1, lost, minutes) == []
+    engine.live.begin_epoch(2)
+    assert engine.live.take_up_sessions(2, lost, minutes) == ["session"]
+
+
+def test_redis_that_has_gone_back_begins_one_epoch_for_all(engine: SteppingEngine, redis_url: str) -> None:
+    """Each upkeep process sees that it has; whoever sees it when another one has begun an epoch begins none."""
+
+    def nothing(*_: object) -> None:
+        return
+
+    with closing(StatusStream(redis_url, engine.live.space.namespace)) as stream:
+        both = [Rehydration(engine.live, engine.database, stream, 0.0, nothing, nothing) for _ in range(2)]
+        for rehydration in [*both, *both]:
+            rehydration.look()
+            rehydration.tick()
+        assert engine.live.epoch() == 1
+        engine.live.client.set(engine.live.space.key("ticks"), 1)
+        both[0].tick()
+        both[0].look()
+        assert engine.live.epoch() == 2
+        both[1].look()
+        both[1].tick()
+        for rehydration in [*both, *both]:
+            rehydration.look()
+        assert engine.live.epoch() == 2
+        engine.live.client.set(engine.live.space.key("ticks"), 1)
+        both[1].tick()
+        both[1].look()
+        assert engine.live.epoch() == 3

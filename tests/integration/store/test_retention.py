@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 import pytest
 
@@ -114,3 +114,22 @@ def test_a_version_that_is_run_again_is_no_longer_old(fresh: Database) -> None:
     workflows.register_version(fresh, "w", "again", {"name": "w"}, publish=False)
     retention.drop_old_partitions(fresh, 30)
     assert workflows.load_version(fresh, "again").number == 1
+
+
+class _AheadByYears(datetime):
+    """The clock of a host that is wrong."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return super().now(tz) + timedelta(days=3650)
+
+
+def test_a_host_whose_clock_is_ahead_drops_nothing_that_is_new(
+    fresh: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = new_session(fresh)
+    sessions.finish_session(fresh, session.flow_session_id, session.session_day, RunStatus.SUCCEEDED)
+    monkeypatch.setattr(retention, "datetime", _AheadByYears)
+    assert retention.ensure_partitions(fresh, 2) == ()
+    assert retention.drop_old_partitions(fresh, 30) == retention.Dropped(())
+    assert sessions.load_session(fresh, session.flow_session_id) is not None

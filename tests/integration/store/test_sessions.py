@@ -148,3 +148,18 @@ def test_sessions_are_listed_by_status(database: Database) -> None:
     ids = [row.flow_session_id for row in rows]
     assert listed(RunStatus.FAILED) == {ids[0]}
     assert listed([RunStatus.FAILED, RunStatus.RUNNING]) == {ids[0], ids[2]}
+
+
+@pytest.mark.parametrize("started", ["started_at + interval '1 hour'", "NULL"])
+def test_no_session_ends_before_it_began_when_the_server_that_accepted_it_was_ahead(
+    database: Database, started: str
+) -> None:
+    row = new_session(database)
+    database.execute(
+        f"UPDATE flow_sessions SET created_at = created_at + interval '1 hour', started_at = {started}"
+        " WHERE flow_session_id = %s",
+        (row.flow_session_id,),
+    )
+    _, ended = sessions.finish_session(database, row.flow_session_id, row.session_day, RunStatus.SUCCEEDED)
+    assert ended.duration_seconds == 0.0
+    assert ended.created_at == ended.started_at

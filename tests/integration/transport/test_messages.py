@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tasks.transport import scripts
+from tasks.transport import held_copies, scripts
 
 QUEUES, CONSUMERS = ("q", "q:1", "12:r"), ("one#1", "two#2")
 EXAMPLES, STEPS = 200, 60
@@ -39,6 +39,16 @@ def take(client: redis.Redis, consumer: str, number: int, *names: str, connectio
 def held_by(client: redis.Redis, consumer: str) -> dict[int, bytes]:
     found = scripts.held(client, consumer, 100)
     return {int(number): text for number, text in zip(found[::2], found[1::2], strict=True)}
+
+
+def copies(client: redis.Redis, text: str) -> dict[bytes, bytes]:
+    """Deliveries and messages that hold the text."""
+    found, cursor = dict[bytes, bytes](), b"0"
+    while True:
+        cursor, *pairs = scripts.copies(client, text, cursor)
+        found.update(zip(pairs[::2], pairs[1::2], strict=True))
+        if cursor == b"0":
+            return found
 
 
 class Messages(RuleBasedStateMachine):
@@ -167,6 +177,9 @@ class Messages(RuleBasedStateMachine):
             for (consumer, number), (name, text) in self.held.items()
         }
         assert self.client.hgetall("unacked") == expected
+        assert copies(self.client, "") == {
+            f"{consumer}/{number}".encode(): text for (consumer, number), (_, text) in self.held.items()
+        }
 
 
 @pytest.fixture
@@ -184,6 +197,18 @@ def test_messages_follow_the_model(client: redis.Redis) -> None:
         Messages,
         settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck)),
     )
+
+
+def test_copies_of_a_message_are_found_among_many_others(client: redis.Redis) -> None:
+    """Whatever else is held: they are as many as workers hold, by task and id."""
+    for number in range(1000):
+        client.lpush("q", f'{{"headers": {{"task": "a", "id": "{number // 2}"}}, "body": "id 7"}}')
+        assert take(client, "one#1", number, "q")
+    client.lpush("q", '{"headers": {"task": "b", "id": "7"}}', '{"headers": {"task": "a", "id": "7"}}')
+    assert held_copies(client, "a", "7") == 2
+    assert held_copies(client, "a", "none") == 0
+    assert scripts.settle(client, "one#1", 14) == 1
+    assert held_copies(client, "a", "7") == 1
 
 
 def test_leases_are_left_alone_after_a_time_without_a_look(client: redis.Redis) -> None:

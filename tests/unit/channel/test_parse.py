@@ -56,6 +56,11 @@ def test_nothing_ends_after_the_entry_that_says_so() -> None:
     assert parsed.tasks[0].finished_us == TIME_US
 
 
+def test_nothing_ends_before_it_began_though_the_clock_was_set_back() -> None:
+    parsed = parse_entry("1-0", _entry(_task_row(started_us=TIME_US - 20, finished_us=TIME_US - 60)))
+    assert (parsed.tasks[0].started_us, parsed.tasks[0].finished_us) == (TIME_US - 60, TIME_US - 60)
+
+
 def test_a_branch_row_is_read_with_how_long_it_waited() -> None:
     parsed = parse_entry("1-0", _entry(["b", "ship", "failed", 1, 100_005, None, None, TIME_US, 44]))
     assert parsed.branches == [
