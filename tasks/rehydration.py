@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -61,6 +62,8 @@ class Rehydration:
         self._publish = publish
         self._hand_on = hand_on
         self._tick = 0
+        #: Sessions that were given to this process and are not published yet: nobody else finds them for a while.
+        self._given: deque[Unfinished] = deque()
         self._ticked_in: int | None = None
         #: The epoch in which Redis counted less than it had before.
         self._gone_back_in: int | None = None
@@ -141,7 +144,7 @@ class Rehydration:
                 probe("rehydration.dropping")
 
     def _take_up(self, epoch: int) -> int:
-        published = 0
+        published = self._publish_given()
         for statuses in _ORDER:
             after = None
             while published < MOST_AT_ONCE:
@@ -158,8 +161,17 @@ class Rehydration:
         queues = [(session.flow_session_id, str(session.call["queue"])) for session in page]
         lost = self._live.take_up_sessions(epoch, queues, int(TAKE_UP_SECONDS * 1e6))
         by_id = {session.flow_session_id: session for session in page}
-        for flow_session_id in lost or ():
-            session = by_id[flow_session_id]
+        self._given += [by_id[flow_session_id] for flow_session_id in lost or ()]
+        return self._publish_given()
+
+    def _publish_given(self) -> int:
+        """Send the messages of sessions that were given to this process, also in a round before that was cut short."""
+        published = 0
+        while self._given:
+            session = self._given[0]
+            flow_session_id = session.flow_session_id
             _log.warning("[PARALLELIZER] nobody is at work on flow session %s: it is taken up again", flow_session_id)
             self._publish(flow_session_id, session.celery_task_id, session.call)
-        return len(lost or ())
+            self._given.popleft()
+            published += 1
+        return published

@@ -8,7 +8,8 @@ import signal
 import time
 import uuid
 from contextlib import closing, suppress
-from typing import Any, Final
+from itertools import chain
+from typing import Final
 
 from orchestration.state.keys import KeySpace
 from tests.chaos.faults import UPKEEP_SECONDS, Fault, Injected, all_of, began
@@ -95,15 +96,15 @@ def quit_at_once(stack: ChaosStack, chance: random.Random) -> Injected | None:
 
 
 def write_bad_updates(stack: ChaosStack, _: random.Random) -> Injected | None:
-    """Two entries in the status stream: one that can't be read, one that PostgreSQL refuses."""
+    """Two entries in the status stream: one that can't be read, one whose row PostgreSQL refuses."""
     injected = began()
-    day = time.strftime("%Y-%m-%d", time.gmtime())
-    head: dict[Any, Any] = {"s": str(uuid.uuid4()), "d": day, "t": int(time.time() * 1e6), "w": "nobody"}
-    row = '[["t","bad",-1,"succeeded",1,100005,"branches",null,null,"\\"\\\\u0000\\"",null]]'
+    session, day = str(uuid.uuid4()), time.strftime("%Y-%m-%d", time.gmtime())
+    head = {"d": day, "t": str(int(time.time() * 1e6)), "w": "nobody"}
+    row = '[["t","bad",-1,"succeeded",1,100005,"branches",null,null,"no JSON",null]]'
     with suppress(Exception), closing(stack.redis()) as client:
         stream = KeySpace(NAMESPACE).key("status")
-        client.xadd(stream, {**head, "s": "no session", "b": row})
-        client.xadd(stream, {**head, "b": row})
+        client.execute_command("XADD", stream, "*", *chain(*head.items()), "b", row)
+        client.execute_command("XADD", stream, "*", "s", session, *chain(*head.items()), "b", row)
         return injected
     return None
 

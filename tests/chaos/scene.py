@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import psutil
 import psycopg2
@@ -15,11 +15,15 @@ import psycopg2
 from parallelizer.services.supervision import LoggedProgram
 from tests.chaos.audit import Execution, Findings, audit, executions
 from tests.chaos.campaign import wait_settled
-from tests.chaos.faults import Injected
+from tests.chaos.faults import Injected, all_of
 from tests.chaos.mix import BY_NAME
 from tests.chaos.stack import ChaosStack
 from tests.chaos.workload import Kind, Sender, kinds, publish
+from tests.support.crashes import kill, kill_worker
 from tests.support.waiting import wait_until
+
+#: Longer than any branch here: a runner hears at its end that Redis has lost its claim.
+GOES_ON_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -43,6 +47,26 @@ class Scene:
         fault.over = fault.began
         self.faults.append(fault)
         return fault
+
+    def kill(self, pid: int) -> Injected:
+        """`kill -9` of one process of a pool; returns when it is gone."""
+        fault = self.note("child killed", pids=frozenset({pid}))
+        kill(pid)
+        fault.over = time.time()
+        return fault
+
+    def lose_host(self, worker: LoggedProgram) -> Injected:
+        """`kill -9` of a whole worker; another takes its place."""
+        fault = self.note("host lost", pids=all_of(worker))
+        kill_worker(worker)
+        fault.over = time.time()
+        self.stack.replace_worker(worker)
+        return fault
+
+    def lose_redis(self) -> None:
+        """All data of Redis is gone; what runs goes on to the end of its branch before it hears of it."""
+        fault = self.inject("all of Redis lost")
+        fault.over += GOES_ON_SECONDS
 
     def inject(self, name: str) -> Injected:
         """Inject a fault of the campaign; one that lasts ends by its `end`, or with the scene."""

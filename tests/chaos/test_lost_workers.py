@@ -17,7 +17,7 @@ from tests.chaos.faults import all_of
 from tests.chaos.scene import Scene, measured, scene
 from tests.chaos.stack import NAMESPACE, ChaosStack, chaos_stack
 from tests.chaos.workload import Kind, step
-from tests.support.crashes import is_running, kill, kill_worker, pool_processes, signal_worker, upkeep_process
+from tests.support.crashes import is_running, kill, pool_processes, signal_worker, upkeep_process
 from tests.support.waiting import wait_until
 
 #: Seconds; what a lost host costs is told in it.
@@ -96,8 +96,7 @@ def test_a_lost_process_is_noticed_at_once(stack: ChaosStack) -> None:
             children = [pid for worker in stack.workers for pid in pool_processes(worker)]
             wait_until(lambda: bool(running(playing, run, children)), "a process runs an item")  # noqa: B023
             (cut, *_) = running(playing, run, children)
-            fault = playing.note("child killed", pids=frozenset({cut.pid}))
-            kill(cut.pid)
+            fault = playing.kill(cut.pid)
             took.append(begun_again(playing, run, [cut], fault.began, MOST_FOR_A_PROCESS))
         assert playing.wait_for_end(run) == "succeeded"
     assert max(took) <= MOST_FOR_A_PROCESS, took
@@ -117,6 +116,8 @@ def test_a_process_that_is_told_to_end_says_nothing_of_its_branch_which_begins_a
         (cut, *_) = running(playing, run, children)
         fault = playing.note("child told to end", pids=frozenset({cut.pid}))
         os.kill(cut.pid, signal.SIGTERM)
+        wait_until(lambda: not is_running(cut.pid), "it has ended")
+        fault.over = time.time()
         took = begun_again(playing, run, [cut], fault.began, MOST_FOR_A_PROCESS)
         (tmp_path / "all").touch()
         assert playing.wait_for_end(run) == "succeeded"
@@ -126,9 +127,7 @@ def test_a_process_that_is_told_to_end_says_nothing_of_its_branch_which_begins_a
 def test_a_lost_host_is_noticed_when_its_lease_is_over(stack: ChaosStack, held: Kind, tmp_path: Path) -> None:
     with scene(stack, held) as playing:
         run, worker, cut = begin_held(playing, held)
-        fault = playing.note("host lost", pids=all_of(worker))
-        kill_worker(worker)
-        stack.replace_worker(worker)
+        fault = playing.lose_host(worker)
         took = begun_again(playing, run, cut, fault.began, LEASE + MOST_BEYOND_LEASE)
         (tmp_path / "all").touch()
         assert playing.wait_for_end(run) == "succeeded"

@@ -1,4 +1,4 @@
-"""A fault while the fleet recovers from another: the first recovery is taken up by the next, and nothing is lost."""
+"""A fault while the fleet recovers from another one: nothing is lost, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import pytest
 
 from orchestration.state.keys import KeySpace
 from parallelizer.services.supervision import LoggedProgram
-from tests.chaos.faults import all_of
 from tests.chaos.scene import Scene, scene
 from tests.chaos.stack import NAMESPACE, ChaosStack, chaos_stack
 from tests.chaos.workload import Kind, step
-from tests.support.crashes import kill, kill_worker
 from tests.support.waiting import wait_until
 
 LEASE = 3.0
@@ -64,13 +62,6 @@ def all_succeed(playing: Scene, runs: list[str]) -> None:
         assert playing.wait_for_end(run, seconds=90) == "succeeded"
 
 
-def lose(playing: Scene, worker: LoggedProgram) -> None:
-    """A whole worker is gone; another takes its place."""
-    playing.note("host lost", pids=all_of(worker))
-    kill_worker(worker)
-    playing.stack.replace_worker(worker)
-
-
 def reaper(stack: ChaosStack) -> LoggedProgram:
     """The worker whose upkeep process looks after open sessions just now."""
     with closing(stack.redis(decode_responses=True)) as client:
@@ -82,17 +73,17 @@ def test_the_reaper_is_lost_before_it_can_give_up_what_another_lost_host_had(sta
     with scene(stack, WIDE) as playing:
         runs = begin_wide(playing)
         second = reaper(stack)
-        lose(playing, next(each for each in stack.workers if each is not second))
-        lose(playing, second)
+        playing.lose_host(next(each for each in stack.workers if each is not second))
+        playing.lose_host(second)
         all_succeed(playing, runs)
 
 
 def test_all_of_redis_is_lost_while_a_lost_host_is_made_up_for(stack: ChaosStack) -> None:
     with scene(stack, WIDE) as playing:
         runs = begin_wide(playing)
-        lose(playing, stack.workers[0])
+        playing.lose_host(stack.workers[0])
         time.sleep(LEASE / 2)  # its lease has not run out yet
-        playing.inject("all of Redis lost")
+        playing.lose_redis()
         all_succeed(playing, runs)
 
 
@@ -109,14 +100,14 @@ def kill_redis(playing: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "second", [restart_postgres, kill_redis, lambda playing: lose(playing, playing.stack.workers[1])],
+    "second", [restart_postgres, kill_redis, lambda playing: playing.lose_host(playing.stack.workers[1])],
     ids=["PostgreSQL restarts", "Redis is killed", "a host is lost"],
 )  # fmt: skip
-def test_runs_are_being_taken_up_again_when(stack: ChaosStack, second: Callable[[Scene], None]) -> None:
+def test_runs_are_being_taken_up_again_when(stack: ChaosStack, second: Callable[[Scene], object]) -> None:
     """As where a restart of the database during recovery left work for ever (dbos-transact-py#716)."""
     with scene(stack, WIDE) as playing:
         runs = begin_wide(playing)
-        playing.inject("all of Redis lost")
+        playing.lose_redis()
         wait_taken_up(playing, runs)
         second(playing)
         all_succeed(playing, runs)
@@ -143,10 +134,9 @@ def test_who_takes_over_a_killed_process_s_chunk_is_killed_too(stack: ChaosStack
             pid = playing.wait_for_start(run, f"each:{slow}", times).pid
             worker = playing.worker_of(pid)
             if worker.process is not None and worker.process.pid == pid:  # a thread of the main process
-                lose(playing, worker)
+                playing.lose_host(worker)
             else:
-                playing.note("child killed", pids=frozenset({pid}))
-                kill(pid)
+                playing.kill(pid)
         all_succeed(playing, [run])
     assert len(playing.runs_of(run, f"each:{slow}")) == CHUNK_KILLS + 1
 
@@ -171,7 +161,7 @@ def test_runs_that_only_waited_when_redis_lost_all_go_on(stack: ChaosStack) -> N
         wait_until(lambda: playing.rows(known, runs)[0][0] == len(runs), "all are accepted", seconds=60)
         for run in runs[:6]:
             playing.wait_for_start(run, "again")
-        playing.inject("all of Redis lost")
+        playing.lose_redis()
         all_succeed(playing, runs)
 
 

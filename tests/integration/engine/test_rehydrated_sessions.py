@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from orchestration.definition import load_definition
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.finish import RunResult, end_session
 from orchestration.engine.inline import InlineRun
 from orchestration.engine.processor import Fork, RunRequest
 from orchestration.errors import SessionClosed, StaleClaim
+from orchestration.plan import compile_plan
 from orchestration.state.rows import encode_rows
 from orchestration.state.stream import StatusStream
-from orchestration.store import recovery, sessions
+from orchestration.store import recovery, sessions, workflows
 from orchestration.vocabulary import RunStatus, Verdict
 from tasks.rehydration import Rehydration
 from tests.support.journal import read_journal
@@ -289,3 +291,34 @@ def test_redis_that_has_gone_back_begins_one_epoch_for_all(engine: SteppingEngin
         both[1].tick()
         both[1].look()
         assert engine.live.epoch() == 3
+
+
+def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
+    engine: SteppingEngine, redis_url: str, journal: Path
+) -> None:
+    """Its broker was away: it was given to this process, so nobody else would find it for minutes."""
+    session, sent = "22222222-2222-4222-8222-222222222222", []
+    definition = load_definition({"name": "given", "actions": {"a": record(journal)}})
+    version_id = compile_plan(definition).version_id
+    version = workflows.register_version(
+        engine.database, definition.name, version_id, definition.to_dict(), publish=False
+    )
+    sessions.insert_session(
+        engine.database, session, workflow="given", version_id=version_id, version=version.number, payload="{}",
+        celery_task_id=session, call=f'{{"namespace": "{engine.live.space.namespace}", "queue": "{QUEUE}"}}',
+    )  # fmt: skip
+    engine.live.beat_worker("w#1", [QUEUE], 1, 60_000_000)
+
+    def publish(flow_session_id: str, *_: object) -> None:
+        sent.append(flow_session_id)
+        if len(sent) == 1:
+            raise ConnectionError("the broker is away")
+
+    with closing(StatusStream(redis_url, engine.live.space.namespace)) as stream:
+        rehydration = Rehydration(engine.live, engine.database, stream, 0.0, publish, lambda _: None)
+        rehydration.look()
+        with pytest.raises(ConnectionError):
+            rehydration.look()
+        engine.live.client.delete(engine.live.space.key("looking"))
+        assert rehydration.look() == 1
+    assert sent == [session, session]
