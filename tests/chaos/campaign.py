@@ -14,7 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -27,8 +27,10 @@ from orchestration.state.keys import KeySpace
 from tests.chaos.audit import SHOWN, Execution, Findings, audit, executions
 from tests.chaos.faults import Fault, Injected, Schedule
 from tests.chaos.mix import BY_NAME, FAULTS
+from tests.chaos.network import CABLE, CABLES
 from tests.chaos.stack import NAMESPACE, ChaosStack, chaos_stack
 from tests.chaos.workload import Sender, ended_runs, kinds, publish
+from tests.support import hosts
 from tests.support.records import live_keys
 
 #: Between two faults, seconds.
@@ -89,12 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None, help="by default another one each time")
     parser.add_argument("--rate", type=float, default=12, help="most runs sent in a second")
     parser.add_argument("--only", nargs="+", metavar="FAULT", choices=sorted(BY_NAME), help="these faults alone")
+    parser.add_argument(
+        "--cables", action="store_true", help="two workers on hosts of their own, whose cables are cut too (root)"
+    )
     parser.add_argument("--keep", metavar="FOLDER", help="where journal and logs go if a promise was broken")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     faults = [BY_NAME[name] for name in options.only] if options.only else FAULTS
+    if options.cables and (lacking := hosts.missing()):
+        parser.error(f"--cables {hosts.NEEDED.format(lacking)}")
+    cables = CABLES if options.cables else ()
     try:
-        report = run_campaign(seed, options.duration, options.rate, faults, options.keep)
+        report = run_campaign(seed, options.duration, options.rate, [*faults, *cables], options.keep)
     except KeyboardInterrupt:
         sys.stderr.write(f"interrupted (seed {seed}); everything that was started has ended\n")
         return 130
@@ -109,7 +117,10 @@ def run_campaign(
     seed: int, seconds: float, a_second: float, faults: Sequence[Fault], keep: str | None = None
 ) -> Report:
     """Run it from the servers' start to their end."""
-    with chaos_stack() as stack:
+    with chaos_stack() as stack, ExitStack() as cables:
+        if any(fault.takes == CABLE for fault in faults):
+            stack.hosts.update(enumerate(cables.enter_context(hosts.own_hosts(2, [*stack.ports.values()]))))
+            cables.callback(stack.stop_workers)
         publish(stack.database_url, kinds())
         stack.start_workers()
         report = break_things(stack, seed, seconds, a_second, faults)

@@ -7,20 +7,21 @@ the cables; all of it is gone after the block, also when it fails.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
 import subprocess
-import threading
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 NEEDED: Final = "needs {}: run as root on Linux, with `ip` and `iptables` (apt install iproute2 iptables)"
+ROOT: Final = Path(__file__).resolve().parents[2]
 #: Variables with the URL of a server.
 URLS: Final = ("REDIS_URL", "DATABASE_URL")
 
@@ -136,55 +137,14 @@ def _must(*command: str) -> None:
 
 @contextmanager
 def _relaying(addresses: Sequence[str], ports: Sequence[int]) -> Iterator[None]:
-    """What comes to these addresses is forwarded to the same port of our loopback, from a thread."""
-    loop, started, stopping = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-    failed: list[BaseException] = []
-
-    async def serve() -> None:
+    """What comes to these addresses is forwarded to the same port of our loopback."""
+    places = [f"{address}:{port}" for address in addresses for port in ports]
+    command = [sys.executable, "-m", "tests.support.relay", *places]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as relay:
+        assert relay.stdout is not None
+        if relay.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"the relay to {', '.join(places)} did not start")
         try:
-            servers = [await _relay(address, port) for address in addresses for port in ports]
-        except OSError as error:
-            failed.append(error)
-            return
+            yield
         finally:
-            started.set()
-        await stopping.wait()
-        for server in servers:
-            server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="relay")
-    thread.start()
-    started.wait()
-    try:
-        if failed:
-            raise failed[0]
-        yield
-    finally:
-        loop.call_soon_threadsafe(stopping.set)
-        thread.join()
-        loop.close()
-
-
-async def _relay(address: str, port: int) -> asyncio.Server:
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            behind, sink = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            writer.close()
-            return
-        with suppress(asyncio.CancelledError):  # at the end: asyncio would tell of it
-            await asyncio.gather(_pipe(reader, sink), _pipe(behind, writer))
-
-    return await asyncio.start_server(accept, address, port)
-
-
-async def _pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    sink.close()
+            relay.kill()
