@@ -30,8 +30,8 @@ AGAIN_SECONDS: Final = 2
 
 
 @contextmanager
-def only_delivery(task: Any, processor: EnhancedParallelProcessor, flow_session_id: str) -> Iterator[None]:
-    """In the block, no other delivery of the session's message is at work.
+def only_delivery(task: Any, processor: EnhancedParallelProcessor) -> Iterator[None]:
+    """In the block, no other delivery of the running task's message is at work.
 
     Raises: Ignore: one is; the message comes again later. Reject: so it does, since RabbitMQ did not take the copy.
     """
@@ -39,9 +39,9 @@ def only_delivery(task: Any, processor: EnhancedParallelProcessor, flow_session_
     if not is_rabbitmq(settings.broker_url):
         yield
         return
-    live = processor.stores.live
+    live, name = processor.stores.live, task.request.id
     holder = lives_in(processor.worker, os.getpid()) + secrets.token_hex(4)
-    if not hold_message(live, flow_session_id, holder, holder_lease_seconds(settings)):
+    if not hold_message(live, name, holder, holder_lease_seconds(settings)):
         try:
             task.signature_from_request(task.request, countdown=AGAIN_SECONDS).apply_async(add_to_parent=False)
         except AWAY as error:  # a failure would be taken for the run's
@@ -51,4 +51,4 @@ def only_delivery(task: Any, processor: EnhancedParallelProcessor, flow_session_
         yield
     finally:
         with suppress(RedisError):  # then the lease ends
-            release_message(live, flow_session_id, holder)
+            release_message(live, name, holder)

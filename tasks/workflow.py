@@ -63,7 +63,7 @@ def run_workflow(
     request = RunRequest(
         session, workflow, payload, queue, priority, self.request.id, call, elsewhere, run_id, has_copy
     )
-    with only_delivery(self, processor, session):
+    with only_delivery(self, processor):
         try:
             outcome = processor.process_workflow_parallel(request)
         except SecondMessage as error:
@@ -86,7 +86,7 @@ def take_up_workflow(self: Any, flow_session_id: str, *, raise_on_failure: bool 
     from tasks.redelivery import only_delivery  # noqa: PLC0415
 
     processor, queue = get_processor(), queue_of(self.request.delivery_info)
-    with only_delivery(self, processor, flow_session_id):
+    with only_delivery(self, processor):
         outcome = processor.take_up(RunRequest(flow_session_id, "", None, queue, celery_task_id=self.request.id))
         if isinstance(outcome, Fork):
             fork_here(self, processor, outcome, _completion(flow_session_id, queue, raise_on_failure))

@@ -31,34 +31,34 @@ class Holding:
             retry=Retry(NoBackoff(), 0),
         )  # fmt: skip
 
-    def hold(self, flow_session_ids: Sequence[str], left: Sequence[str], lease_us: int) -> None:
+    def hold(
+        self, flow_session_ids: Sequence[str], left: Sequence[str], lease_us: int, tasks: Sequence[str] = ()
+    ) -> None:
         """The messages of these sessions are in the hands of a worker that lives: for so long they are not lost.
 
-        Args: left: those that it held before and does not hold any more.
+        Args: left: those that it held before and does not hold any more. tasks: ids of those that are at work in it.
         Raises: RedisError: nobody knows.
         """
         script = load_script("hold_sessions")
         values = script.values(
-            [*flow_session_ids, *left], lease=lease_us, worker=f"{self._worker}/", holder_lease=self._holder_lease_ms,
-            most=len(flow_session_ids),
+            [*tasks, *flow_session_ids, *left], lease=lease_us, worker=f"{self._worker}/",
+            holder_lease=self._holder_lease_ms, tasks=len(tasks), most=len(flow_session_ids),
         )  # fmt: skip
         probe(script.before)
         self._client.eval(script.source, 1, self._space.prefix, *map(str, values))
         probe(script.after)
 
 
-def hold_message(live: LiveState, flow_session_id: str, holder: str, lease_seconds: float) -> bool:
-    """This delivery of a session's message is at work, unless another one is: then False."""
+def hold_message(live: LiveState, task: str, holder: str, lease_seconds: float) -> bool:
+    """This delivery of a task's message is at work, unless another one is: then False."""
     return bool(
-        load_script("hold_message")(
-            live.scripts, live.space, session=flow_session_id, holder=holder, lease=int(lease_seconds * 1000)
-        )
+        load_script("hold_message")(live.scripts, live.space, task=task, holder=holder, lease=int(lease_seconds * 1000))
     )
 
 
-def release_message(live: LiveState, flow_session_id: str, holder: str) -> None:
+def release_message(live: LiveState, task: str, holder: str) -> None:
     """It is not any more, and the next one may be.
 
     Args: holder: how its name begins (`lives_in`), or the whole.
     """
-    load_script("release_message")(live.scripts, live.space, session=flow_session_id, holder=holder)
+    load_script("release_message")(live.scripts, live.space, task=task, holder=holder)

@@ -63,7 +63,7 @@ KEYS: Final[dict[str, Key]] = {
     # A session that was closed
     "closed": Key("closed:%s", "string", "a message that comes again must not open it again; who is to deliver its "
                   "result, and µs until when: holder|µs; expires"),
-    # A session whose message may come twice at the same moment: RabbitMQ sends it again when a connection is lost
+    # A task whose message may come twice at the same moment: RabbitMQ sends it again when a connection is lost
     "holder": Key("holder:%s", "string", "the delivery of its message that is at work: worker/process.token; expires"),
     # A session that was cancelled
     "cancelled": Key("cancelled:%s", "string", "what runs of the session is to end, and it is not to begin; expires"),

@@ -73,16 +73,14 @@ class HeldSessions(bootsteps.StartStopStep):
         """Say it once."""
         from tasks.workflow import session_of  # noqa: PLC0415 - which loads this module
 
-        held = {
-            session_of(request)
-            for request in {*state.active_requests, *state.reserved_requests}
-            if request.name in _TASKS
-        }
+        requests = {*state.active_requests, *state.reserved_requests}
+        held = {session_of(request) for request in requests if request.name in _TASKS}
+        tasks = [request.id for request in requests if request.name in _TASKS]
         if not held and not self._held:
             return
         left, self._held = self._held - held, self._held | held  # should the reply be lost, it is known all the same
         try:
-            self._holding.hold([*held], [*left], int(HELD_SECONDS * 1e6))
+            self._holding.hold([*held], [*left], int(HELD_SECONDS * 1e6), tasks)
             self._held = held
         except (RedisError, OSError) as error:
             _log.debug("[WORKER] could not say which flow sessions are at work: %s", error)

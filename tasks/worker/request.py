@@ -103,7 +103,7 @@ class ProcessorRequest(Request):
         if self.name in ("tasks.run_branches", "tasks.run_workflow", "tasks.take_up_workflow"):
             session = session_of(self)
             if self.worker_pid and self.name != "tasks.run_branches" and is_rabbitmq(get_settings().broker_url):
-                release_message(live, session, lives_in(lifecycle.worker_name(), self.worker_pid))
+                release_message(live, self.id, lives_in(lifecycle.worker_name(), self.worker_pid))
             runner = self.id if self.name == "tasks.run_branches" else f"{session}.0"
             # with a run id, another call may have started it, and be at work elsewhere
             is_shared = self._is_in_chord or "run_id" in self.kwargs

@@ -117,7 +117,7 @@ def key_name(key: Key) -> str:
 _PARAMETERS = {
     "session:": "session", "session:%s:ready:": "queue", "session:%s:items:": "action",
     "session:%s:returned:": "action", "session:%s:bits:": "action", "session:%s:itemresults:": "action",
-    "last:": "runner", "closed:": "session", "holder:": "session", "cancelled:": "session", "heeded:": "session",
+    "last:": "runner", "closed:": "session", "holder:": "task", "cancelled:": "session", "heeded:": "session",
     "paused:": "session", "permits:": "level",
     "blocked:": "level", "slots:": "queue",
     "worker:": "worker", "inflight:": "queue", "waiting:": "queue", "crowded:": "queue",

@@ -1,4 +1,4 @@
-"""Of several deliveries of a session's message one is at work, as long as its process and its worker live."""
+"""Of several deliveries of a task's message one is at work, as long as its process and its worker live."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_a_lease_that_nobody_renews_ends_and_only_its_own_worker_renews_it(
 ) -> None:
     key = live.space.key("holder", S)
     assert hold_message(live, S, FIRST, 1.0)
-    Holding(redis_url, namespace, OTHER, LEASE).hold([S], [], 1)
+    Holding(redis_url, namespace, OTHER, LEASE).hold([], [], 1, [S])
     assert live.client.pttl(key) <= 1000
-    Holding(redis_url, namespace, "worker-1@host#a", LEASE).hold([S], [], 1)
+    Holding(redis_url, namespace, "worker-1@host#a", LEASE).hold([], [], 1, [S])
     assert live.client.pttl(key) <= 1000, "its name only begins alike"
-    Holding(redis_url, namespace, WORKER, LEASE).hold([S], [], 1)
+    Holding(redis_url, namespace, WORKER, LEASE).hold([], [], 1, [S])
     assert live.client.pttl(key) > 50_000
     live.client.pexpire(key, 1)
     wait_until(lambda: hold_message(live, S, SECOND, LEASE), "the lease has ended", 5)
