@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ class Scene:
 
 
 @contextmanager
-def scene(stack: ChaosStack, *own: Kind, a_second: float = 5.0, seed: int = 0) -> Iterator[Scene]:
+def scene(stack: ChaosStack, *own: Kind, a_second: float = 5.0) -> Iterator[Scene]:
     """Runs of the usual mix are sent during the block; after it all must end, and the audit must find nothing.
 
     Args: own: workflows that the test sends runs of. a_second: most runs of the mix.
@@ -120,7 +121,7 @@ def scene(stack: ChaosStack, *own: Kind, a_second: float = 5.0, seed: int = 0) -
     stack.revive()
     load, ours = kinds(), {str(kind.definition["name"]): kind for kind in own}
     publish(stack.database_url, {**load, **ours})
-    sender = Sender(stack.redis_proxy.url, stack.database_url, load, random.Random(seed), a_second)
+    sender = Sender(stack.redis_proxy.url, stack.database_url, load, random.Random(uuid.uuid4().int), a_second)
     playing = Scene(stack, {**load, **ours}, sender)
     sender.start()
     try:
