@@ -31,12 +31,13 @@ T = TypeVar("T")
 #: Each has two probes, `<step>.before` and `<step>.after`.
 STEPS: Final = (
     # scripts of live state
-    "script.begin_epoch", "script.beat_worker", "script.cancel_session", "script.checkpoint_step",
+    "script.beat_worker", "script.begin_epoch", "script.cancel_session", "script.checkpoint_step",
     "script.close_session", "script.count_unheeded", "script.expire_leases", "script.expire_runner",
     "script.flush_chunk", "script.hold_message", "script.hold_sessions", "script.open_session",
     "script.pause_sessions", "script.reap_sessions", "script.record_rows", "script.release_delivery",
-    "script.release_message", "script.resend_runners", "script.resume_sessions", "script.set_limit", "script.settle_branch", "script.settle_overdue",
-    "script.start_runner", "script.stop_worker", "script.take_rate", "script.take_up_sessions", "script.wake_sessions",
+    "script.release_message", "script.resend_runners", "script.resume_sessions", "script.set_limit",
+    "script.settle_branch", "script.settle_overdue", "script.start_runner", "script.stop_worker",
+    "script.take_rate", "script.take_up_sessions", "script.wake_sessions",
     # plain commands to Redis that change something
     "redis.heed_cancel", "redis.forget_checkpoints", "redis.acknowledge_updates",
     # statements and transactions of PostgreSQL that change something
@@ -46,7 +47,8 @@ STEPS: Final = (
     # messages that are sent
     "publish.runners", "publish.completion", "publish.chord", "publish.take_up", "publish.delivery_again",
     # messages that a worker takes, settles or gives back
-    "delivery.copies", "delivery.take", "delivery.settle", "delivery.give_back", "delivery.renew", "delivery.held", "delivery.lost",
+    "delivery.copies", "delivery.take", "delivery.settle", "delivery.give_back", "delivery.renew", "delivery.held",
+    "delivery.lost",
     # what Redis does not take
     "fallback.keep", "spool.append",
 )  # fmt: skip

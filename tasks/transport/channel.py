@@ -26,6 +26,8 @@ from kombu.transport import redis as celerys
 from kombu.transport import virtual
 from kombu.utils.eventio import ERR, READ
 from kombu.utils.json import loads
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from orchestration.telemetry.probes import probe
 from tasks.transport import scripts
@@ -318,6 +320,16 @@ class LeasedChannel(celerys.Channel):
         self._queue_cycle.rotate(queue)
         self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu does
         return True
+
+    def _receive_one(self, subscriber: Any) -> Any:
+        """Read a remote command.
+
+        Raises: a connection error, when the connection is gone: redis-py 8.1 would connect anew, and the event loop
+            would stand still until somebody sends a command.
+        """
+        if subscriber.connection is not None:
+            subscriber.connection.retry = Retry(NoBackoff(), 0)
+        return super()._receive_one(subscriber)
 
     def stop_taking(self) -> None:
         """Take nothing more; what is at work can still be acknowledged."""

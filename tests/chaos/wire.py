@@ -61,6 +61,17 @@ def silence(server: str) -> Inject:
     return inject
 
 
+def close_halves(server: str) -> Inject:
+    """Of each connection the server's half is closed; what is sent there still arrives, and is carried out."""
+
+    def inject(stack: ChaosStack, _: random.Random) -> Injected:
+        injected = Injected("", time.time())
+        _proxy(stack, server).half_close()
+        return injected
+
+    return inject
+
+
 def _proxy(stack: ChaosStack, server: str) -> Proxy:
     return stack.redis_proxy if server == "redis" else stack.postgres_proxy
 
@@ -77,4 +88,5 @@ FAULTS: Final = (
     Fault("slow network", 4, delay_all, "redis"),
     Fault("silent network to Redis", 3, silence("redis"), "redis"),
     Fault("silent network to PostgreSQL", 3, silence("postgres"), "postgres"),
+    Fault("half of each connection to Redis closed", 5, close_halves("redis"), "redis"),
 )

@@ -297,7 +297,7 @@ def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
     engine: SteppingEngine, redis_url: str, journal: Path
 ) -> None:
     """Its broker was away: it was given to this process, so nobody else would find it for minutes."""
-    session, sent = "22222222-2222-4222-8222-222222222222", []
+    session, sent = "55555555-5555-4555-8555-555555555555", []
     definition = load_definition({"name": "given", "actions": {"a": record(journal)}})
     version_id = compile_plan(definition).version_id
     version = workflows.register_version(
