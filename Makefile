@@ -40,7 +40,7 @@ test-stress: $(READY) ## Run the long tests: a hundred killed processes, five hu
 	@$(BIN)/python -m pytest tests/stress $(ARGS)
 
 test-rabbitmq: $(READY) ## Run the tests with workers on RabbitMQ (BROKER_URL=amqp://…; without, on a server of its own)
-	@env -u BROKER_URL TEST_BROKER_URL='$(or $(BROKER_URL),own)' $(BIN)/python -m pytest tests/cluster tests/stress/test_kills.py -rs $(ARGS)
+	@env -u BROKER_URL TEST_BROKER_URL='$(or $(BROKER_URL),own)' $(BIN)/python -m pytest tests/cluster tests/stress/test_kills.py -rs -m 'long or not long' $(ARGS)
 
 test-chaos: $(READY) ## Try each fault alone, with real services and workers under load (ARGS="-m long": the slow ones)
 	@$(BIN)/python -m pytest tests/chaos $(ARGS)

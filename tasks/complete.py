@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 from celery.states import READY_STATES
 
 from orchestration.errors import SessionClosed, SessionNotEnded, WorkflowExecutionError
 from orchestration.telemetry.probes import probe, probed
 from orchestration.vocabulary import RunStatus
-from tasks.canvas import COMPLETE_AT_LAST, ProcessorTask
+from tasks.canvas import AWAY, COMPLETE_AT_LAST, ProcessorTask
 from tasks.celery_app import app
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def deliver(task: Any, result: RunResult, *, raise_on_failure: bool) -> dict[str
     """The result as JSON.
 
     Raises: Ignore: it was recorded and delivered before: a message that comes again must not call what follows again.
-        Or another process delivers it just now: this message comes again, in case that one dies.
+        Or another process delivers it just now: this message comes again, in case that one dies. Reject: so it does,
+            since the broker did not take the copy.
         WorkflowExecutionError: the workflow did not succeed, and the caller wants to know it so.
     """
     is_second = result.recorded_before or result.delivered_by_another
@@ -61,4 +62,7 @@ def deliver(task: Any, result: RunResult, *, raise_on_failure: bool) -> dict[str
 
 @probed("publish.delivery_again")
 def _deliver_again(task: Any) -> None:
-    task.signature_from_request(task.request, countdown=DELIVER_AGAIN_SECONDS).apply_async(add_to_parent=False)
+    try:
+        task.signature_from_request(task.request, countdown=DELIVER_AGAIN_SECONDS).apply_async(add_to_parent=False)
+    except AWAY as error:  # a failure would be taken for the run's
+        raise Reject(error, requeue=True) from error

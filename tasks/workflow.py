@@ -117,5 +117,6 @@ def session_of(request: Any) -> str:
     if request.name == "tasks.run_branches":
         return str(request.id.rpartition(".")[0])
     if request.name == "tasks.run_workflow":
-        return flow_session_id_of(request.id, request.kwargs.get("run_id"))
+        run_id = request.kwargs.get("run_id")
+        return flow_session_id_of(request.id, run_id if isinstance(run_id, str) else None)
     return str(request.args[0])

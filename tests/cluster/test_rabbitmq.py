@@ -29,6 +29,8 @@ from tests.support.workflows import Definition, record
 #: Seconds; as short as a busy machine lets every living worker renew it.
 LEASE = 3
 JOURNAL = "tests.support.journal"
+#: Five minutes; `make test-rabbitmq` runs them.
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
