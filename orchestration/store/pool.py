@@ -24,6 +24,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from orchestration.errors import ServiceUnreachable, SettingsError
 from orchestration.store import json_text
+from orchestration.store.answers import watched_cursor
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 Row = tuple[Any, ...]
@@ -65,7 +66,8 @@ class Database:
     """PostgreSQL, as one process sees it; safe for threads, and for forks at any moment.
 
     Args: url: as in DATABASE_URL. pool_size: most connections of this process. statement_timeout_seconds: PostgreSQL
-        ends a statement that runs longer. application_name: shown by `pg_stat_activity`.
+        ends a statement that runs longer; one whose answer is later still is given up (answers.py).
+        application_name: shown by `pg_stat_activity`.
     Raises: SettingsError: the URL can't be understood.
     """
 
@@ -82,6 +84,7 @@ class Database:
             f"{options} -c statement_timeout={round(statement_timeout_seconds * 1000)} -c timezone=UTC".strip()
         )
         self._parameters.setdefault("application_name", application_name)
+        self._cursor = watched_cursor(statement_timeout_seconds)
         self._pool_size = pool_size
         self._pool: QueuePool | None = None
         self._lock = threading.Lock()
@@ -214,7 +217,7 @@ class Database:
         return pool
 
     def _connect(self) -> Any:
-        connection = psycopg2.connect(**self._parameters)
+        connection = psycopg2.connect(**self._parameters, cursor_factory=self._cursor)
         connection.autocommit = True
         psycopg2.extras.register_default_json(connection, loads=json_text.load)
         return connection

@@ -27,6 +27,8 @@ ZOMBIE_SECONDS: Final = 22.0
 CANCELLED_SHARE: Final = 0.3
 #: By which a host's clock may be wrong.
 WRONG_SECONDS: Final = (-3600.0, -90.0, -1.0, 0.0, 1.0, 90.0, 3600.0)
+#: Where workers are quick, messages wait for moments.
+WAITING_SECONDS: Final = 2.0
 #: Longer than any action of the mix takes, and than the wait for a server that is away.
 UPKEEP_SECONDS: Final = 40.0
 
@@ -268,21 +270,21 @@ def lose_message(stack: ChaosStack, chance: random.Random) -> Injected | None:
     """A message that waits is gone: of a runner or of a completion."""
     injected = began()
     with suppress(Exception), closing(stack.redis(decode_responses=True)) as client:
-        waiting = client.lrange("branches", 0, -1)
-        ours = [text for text in waiting if "tasks.run_workflow" not in text]
-        if ours and client.lrem("branches", 1, str(chance.choice(ours))):
-            return injected
+        while time.time() - injected.began < WAITING_SECONDS:
+            ours = [text for text in client.lrange("branches", 0, -1) if "tasks.run_workflow" not in text]
+            if ours and client.lrem("branches", 1, str(chance.choice(ours))):
+                return injected
     return None
 
 
-def repeat_messages(stack: ChaosStack, _: random.Random) -> Injected | None:
-    """All messages that wait come twice."""
+def repeat_messages(stack: ChaosStack, chance: random.Random) -> Injected | None:
+    """All messages that wait come twice, the second time in any order."""
     injected = began()
     with suppress(Exception), closing(stack.redis(decode_responses=True)) as client:
-        waiting = client.lrange("branches", 0, -1)
-        if waiting:
-            client.lpush("branches", *waiting)
-            return injected
+        while time.time() - injected.began < WAITING_SECONDS:
+            if waiting := client.lrange("branches", 0, -1):
+                client.lpush("branches", *chance.sample(waiting, len(waiting)))
+                return injected
     return None
 
 

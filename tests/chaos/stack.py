@@ -138,7 +138,8 @@ class ChaosStack:
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": ",".join(MODULES),
             JOURNAL_VARIABLE: str(self.journal), EPOCH_VARIABLE: repr(self._epoch), "MAX_BRANCH_CRASHES": "100",
-            "LOG_LEVEL": "warning", **({} if place in self.direct or host is not None else proxied), **self.settings,
+            "STATEMENT_TIMEOUT_SECONDS": "10", "LOG_LEVEL": "warning",
+            **({} if place in self.direct or host is not None else proxied), **self.settings,
         }  # fmt: skip
         if clock is not None:
             environment = clock.around(environment)

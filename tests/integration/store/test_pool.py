@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
 
 from orchestration.errors import ServiceUnreachable, SettingsError
-from orchestration.store import pool
+from orchestration.store import answers, pool
 from orchestration.store.pool import Database
 from tests.integration.store.gate import Gate
+from tests.support.proxy import Proxy
 from tests.support.servers import DatabaseServer
 
 
@@ -91,6 +93,21 @@ def test_a_database_without_schema_says_what_to_run(empty_database_url: str) -> 
 def test_a_statement_that_runs_too_long_is_ended(database_url: str) -> None:
     with pytest.raises(ServiceUnreachable, match="statement timeout"):
         Database(database_url, statement_timeout_seconds=0.05).execute("SELECT pg_sleep(10)")
+
+
+def test_an_answer_that_never_comes_is_not_waited_for(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something on the way loses it and keeps the connection open, so that no keepalive notices."""
+    monkeypatch.setattr(answers, "BEYOND_SECONDS", 0.5)
+    with (
+        Proxy(database_url).running() as proxy,
+        closing(Database(proxy.url, statement_timeout_seconds=0.5)) as database,
+    ):
+        database.check()
+        proxy.go_silent()
+        with pytest.raises(ServiceUnreachable, match="can't go on"):
+            database.execute("SELECT 1")
+        proxy.heal()
+        database.check()
 
 
 def test_after_a_fail_over_connections_to_the_old_primary_are_not_used_again(
