@@ -22,7 +22,7 @@ from tests.support.own_servers import OwnServers, own_servers
 
 NAMESPACE: Final = "chaos"
 ROOT: Final = Path(__file__).resolve().parents[2]
-#: Pool and concurrency of each worker.
+#: Of a fleet, where nothing else is said.
 WORKERS: Final = (("prefork", 2), ("prefork", 2), ("threads", 4))
 GRACE_SECONDS: Final = 10.0
 
@@ -36,6 +36,10 @@ class ChaosStack:
     workers: list[LoggedProgram] = field(default_factory=list)
     #: Frozen by SIGSTOP at this moment.
     frozen: set[str] = field(default_factory=set)
+    #: Pool and concurrency of each worker.
+    pools: tuple[tuple[str, int], ...] = WORKERS
+    #: Settings of workers that are started from now on.
+    environment: dict[str, str] = field(default_factory=dict)
     _started: int = 0
 
     @property
@@ -52,14 +56,14 @@ class ChaosStack:
 
     def start_workers(self) -> None:
         """All workers are ready."""
-        self.workers += [self._worker(pool, concurrency) for pool, concurrency in WORKERS]
+        self.workers += [self._worker(pool, concurrency) for pool, concurrency in self.pools]
         registered = partial(registered_workers, self.redis_url, NAMESPACE, NAMESPACE)
         start_and_wait(self.workers, registered, threading.Event(), lambda: None)
 
     def replace_worker(self, worker: LoggedProgram) -> None:
         """Another one of its kind is started in the place of one that is to end; nobody waits for it."""
         place = self.workers.index(worker)
-        pool, concurrency = WORKERS[place]
+        pool, concurrency = self.pools[place]
         self.workers[place] = self._worker(pool, concurrency)
         self.workers[place].start()
 
@@ -95,6 +99,7 @@ class ChaosStack:
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": "tests.chaos.actions",
             JOURNAL_VARIABLE: str(self.journal), "MAX_BRANCH_CRASHES": "100", "LOG_LEVEL": "warning",
+            **self.environment,
         }  # fmt: skip
         program = worker_program(
             self._started, group=NAMESPACE, concurrency=concurrency, pool=pool, environment=environment,
