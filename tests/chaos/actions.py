@@ -44,6 +44,14 @@ async def work_async(ctx: ActionContext, seconds: float = 0.0) -> int:
     return ctx.attempt
 
 
+@action("chaos.large")
+def large(ctx: ActionContext, size_bytes: int) -> str:
+    """Give a result of this size."""
+    note(ctx, "start")
+    note(ctx, "end")
+    return "x" * size_bytes
+
+
 @action("chaos.fail")
 def fail(ctx: ActionContext) -> None:
     """Fail, always."""

@@ -32,7 +32,7 @@ NAMESPACE: Final = "chaos"
 #: With the actions that run.
 MODULES: Final = ("tests.chaos.actions", "tests.chaos.deadly_actions")
 ROOT: Final = Path(__file__).resolve().parents[2]
-#: Pool and concurrency of each worker.
+#: Of a fleet, where nothing else is said.
 WORKERS: Final = (("prefork", 2), ("prefork", 2), ("threads", 4))
 #: The place among them of the one whose host's clock is wrong, and by how much; where libfaketime is found.
 WRONG_CLOCK, WRONG_SECONDS = 1, 3600.0
