@@ -25,7 +25,7 @@ from tests.chaos.audit import SHOWN, Findings, audit, executions
 from tests.chaos.campaign import SETTLE_SECONDS
 from tests.chaos.crash_workload import LARGE_BYTES, crash_kinds
 from tests.chaos.crashes import FIRST, LATER, Crashes
-from tests.chaos.faults import Injected, crash_postgres, end_worker, lose_redis, repeat_messages, restart_redis
+from tests.chaos.faults import Injected, crash_postgres, end_worker, lose_redis, restart_redis
 from tests.chaos.stack import NAMESPACE, ROOT, ChaosStack, chaos_stack
 from tests.chaos.workload import Kind, Sender, ended_runs, publish
 from tests.support.records import live_keys
@@ -41,6 +41,8 @@ POOLS: Final = (("prefork", 2), ("prefork", 2), ("prefork", 2))
 AT_ONCE: Final = 12
 #: For all that are given out together to be taken; on a quiet machine it takes a third of it.
 MOST_SECONDS: Final = 45.0
+#: With more messages than these in the queue, none are repeated.
+MOST_WAITING: Final = 100
 #: Of a lost session that was given to a process which then died: the campaign does not wait for it.
 TAKEN_UP_SECONDS: Final = 60.0
 
@@ -145,6 +147,8 @@ class _Campaign:
         folder.mkdir()
         self.crashes = Crashes(stack, folder)
         self.sender = Sender(stack.redis_url, stack.database_url, self.mix, random.Random(1), A_SECOND)
+        #: Workers that were told to end.
+        self._ending: list[Injected] = []
 
     def run(self, only: Sequence[str] | None) -> CrashReport:
         began = time.monotonic()
@@ -164,6 +168,8 @@ class _Campaign:
         since = time.monotonic()
         self._settle()
         self.crashes.seconds["to end"] = time.monotonic() - since
+        for fault in self._ending:
+            fault.end()
         findings = audit(self.stack, self.sender.sent, self.mix, self.crashes.injected)
         return CrashReport(findings, self.crashes, len(self.sender.sent), time.monotonic() - began)
 
@@ -191,20 +197,22 @@ class _Campaign:
             self.send("lone")
             self.crashes.kill_child()
 
-        self.crashes.crash([*BY_MAIN, "upkeep.expired", *_pair("delivery.held")], 2 * MOST_SECONDS, lose_child, 1.0)
+        self.crashes.crash([*BY_MAIN, "upkeep.expired", *_pair("delivery.held", "delivery.copies")], 2 * MOST_SECONDS, lose_child, 1.0)
 
     def delivery(self) -> None:
         """The end of a worker, and results that several processes would deliver."""
         ends = end_worker(signal.SIGTERM, loses=False)
 
         def end_one() -> None:
-            self.crashes.inject(ends(self.stack, random.Random(0)))
+            fault = self.crashes.inject(ends(self.stack, random.Random(0)))
+            if fault is not None:
+                self._ending.append(fault)
 
         self.crashes.crash(_pair("script.stop_worker"), 20, end_one, 10.0)
         for probe in _pair("script.release_delivery"):
             # the process that dies there has closed its session
             self.crashes.crash([probe], 15, lambda: self.crashes.give("script.close_session.after"))
-        self.crashes.crash(_pair("publish.delivery_again"), 8, self.repeat_messages, 0.1)
+        self.crashes.crash(_pair("publish.delivery_again"), 8, self.repeat_completion, 0.1)
 
     def clients(self) -> None:
         """Processes that cancel, pause and limit runs; what they had begun is repeated, as people do."""
@@ -267,6 +275,11 @@ class _Campaign:
             ["sql.begin_epoch.after"],
         ):
             self.crashes.crash(probes, 6, self.go_back, 7.0)
+        # of a run that has ended, updates that were not drained are lost with Redis: a dead updater's wait for 30 s
+        self.sender.stop()
+        self.wait_until(lambda: not self._left())
+        self.wait_running([self.send("patient") for _ in range(10)])
+        self.wait_until(lambda: not self._undrained())
         self.crashes.inject(lose_redis(self.stack, random.Random(0)))
         self.lost_since(10)
         again = [*_pair("script.take_up_sessions", "publish.take_up"), "rebuild.done"]
@@ -294,9 +307,13 @@ class _Campaign:
             seconds, _ = client.time()
             client.zremrangebyscore(self.key("held_sessions"), (seconds + TAKEN_UP_SECONDS) * 1e6, "+inf")
 
-    def repeat_messages(self) -> None:
-        """All that wait come twice."""
-        self.crashes.inject(repeat_messages(self.stack, random.Random(0)))
+    def repeat_completion(self) -> None:
+        """A completion comes three times, side by side."""
+        with closing(self.stack.redis()) as client:
+            waiting = client.lrange("branches", 0, -1)
+            found = [message for message in waiting if b"tasks.complete_workflow" in message]
+            if found and len(waiting) < MOST_WAITING:
+                client.rpush("branches", found[-1], found[-1])
 
     def send(self, name: str) -> str:
         """Send a run beside the others."""
@@ -319,11 +336,14 @@ class _Campaign:
 
     def wait_running(self, runs: Sequence[str]) -> None:
         """Something of each of these runs has begun."""
+        self.wait_until(lambda: {each.run for each in executions(self.stack.journal)}.issuperset(runs))
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return when it holds, or when that takes too long; the fleet is kept running."""
         end = time.monotonic() + MOST_SECONDS
         while time.monotonic() < end:
             self.crashes.look()
-            begun = {each.run for each in executions(self.stack.journal)}
-            if begun.issuperset(runs):
+            if holds():
                 return
             threading.Event().wait(0.05)
 
@@ -356,9 +376,11 @@ class _Campaign:
             threading.Event().wait(0.3)
 
     def _left(self) -> bool:
+        return self._undrained() or bool(live_keys(self.stack.redis_url, NAMESPACE))
+
+    def _undrained(self) -> bool:
         with closing(self.stack.redis()) as client:
-            waits = client.xlen(self.key("status"))
-        return bool(waits or live_keys(self.stack.redis_url, NAMESPACE))
+            return bool(client.xlen(self.key("status")))
 
 
 if __name__ == "__main__":
