@@ -197,7 +197,8 @@ class _Campaign:
             self.send("lone")
             self.crashes.kill_child()
 
-        self.crashes.crash([*BY_MAIN, "upkeep.expired", *_pair("delivery.held", "delivery.copies")], 2 * MOST_SECONDS, lose_child, 1.0)
+        probes = [*BY_MAIN, "upkeep.expired", *_pair("delivery.held", "delivery.copies")]
+        self.crashes.crash(probes, 2 * MOST_SECONDS, lose_child, 1.0)
 
     def delivery(self) -> None:
         """The end of a worker, and results that several processes would deliver."""
@@ -274,7 +275,7 @@ class _Campaign:
             ["sql.begin_epoch.before", "script.begin_epoch.after"],
             ["sql.begin_epoch.after"],
         ):
-            self.crashes.crash(probes, 6, self.go_back, 7.0)
+            self.crashes.crash(probes, MOST_SECONDS, self.go_back, 7.0)
         # of a run that has ended, updates that were not drained are lost with Redis: a dead updater's wait for 30 s
         self.sender.stop()
         self.wait_until(lambda: not self._left())
