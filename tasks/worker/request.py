@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
@@ -63,7 +64,7 @@ class ProcessorRequest(Request):
             # an answer to the caller, as of a bad payload, kept no runners from being published
             resends = not isinstance(error, WorkflowExecutionError)
             death = describe_death(error)
-            lost_runners.tell(self.id, lambda: self._expire_runner(death, resends=resends))
+            self._tell_lost(death, resends=resends)
         if self._is_in_chord and isinstance(error, TimeLimitExceeded):
             return self._come_again()
         return super().on_failure(exc_info, send_failed_event, return_ok)
@@ -81,7 +82,7 @@ class ProcessorRequest(Request):
         Args: given_up: nobody has gone on without that thread.
         """
         if given_up:
-            lost_runners.tell(self.id, lambda: self._expire_runner("by a thread that is stuck", resends=False))
+            self._tell_lost("by a thread that is stuck", resends=False)
         self._come_again()
 
     @property
@@ -92,7 +93,11 @@ class ProcessorRequest(Request):
         task_ready(self)
         self.reject(requeue=True)
 
-    def _expire_runner(self, death: str, *, resends: bool) -> None:
+    def _tell_lost(self, death: str, *, resends: bool) -> None:
+        tries = count()
+        lost_runners.tell(self.id, lambda: self._expire_runner(death, resends=resends, is_late=next(tries) > 0))
+
+    def _expire_runner(self, death: str, *, resends: bool, is_late: bool) -> None:
         from tasks.engine import get_hasty_live  # noqa: PLC0415 - made when first needed
         from tasks.workflow import session_of  # noqa: PLC0415
 
@@ -105,8 +110,8 @@ class ProcessorRequest(Request):
             if self.worker_pid and self.name != "tasks.run_branches" and is_rabbitmq(get_settings().broker_url):
                 release_message(live, self.id, lives_in(lifecycle.worker_name(), self.worker_pid))
             runner = self.id if self.name == "tasks.run_branches" else f"{session}.0"
-            # with a run id, another call may have started it, and be at work elsewhere
-            is_shared = self._is_in_chord or "run_id" in self.kwargs
+            # with a run id, another call may have started it, and be at work elsewhere; later the message, come again
+            is_shared = self._is_in_chord or "run_id" in self.kwargs or is_late
             worker = lifecycle.worker_name()
             queue = queue_of(self.delivery_info)
             life = lives_in(worker, self.worker_pid) if is_shared and self.worker_pid else ""
