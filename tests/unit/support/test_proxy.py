@@ -123,11 +123,12 @@ def test_of_a_half_closed_connection_the_other_half_goes_on(proxy: Proxy, seen: 
 
 
 def test_a_client_of_a_server_that_is_not_there_is_reset() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with (
-        Proxy(f"redis://127.0.0.1:{port}/0").running() as proxy,
-        client_of(proxy) as client,
-        pytest.raises(ConnectionResetError),
-    ):
-        client.recv(1000)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there, nor can anybody else
+        port = taken.getsockname()[1]
+        with (
+            Proxy(f"redis://127.0.0.1:{port}/0").running() as proxy,
+            client_of(proxy) as client,
+            pytest.raises(ConnectionResetError),
+        ):
+            client.recv(1000)
