@@ -255,11 +255,21 @@ def _kinds(arrays: str) -> list[bool]:
 
 _TASK_ARRAYS, _BRANCH_ARRAYS, _SESSION_ARRAYS = "tttntnnttnntt", "ttttnnttnnn", "tttn"
 
+#: What ran twice under one number, since nobody could know of the first time, ends when the first did and began last:
+#: no row ends before it begins.
+_NOT_BEFORE_STARTED = """\
+to_timestamp(CASE WHEN finished IS NOT NULL THEN GREATEST(finished, started) END / 1e6::double precision)"""
+_FINISHED = """\
+finished_at = CASE WHEN EXCLUDED.sequence > old.sequence
+        THEN CASE WHEN EXCLUDED.finished_at IS NOT NULL
+            THEN GREATEST(EXCLUDED.finished_at, EXCLUDED.started_at, old.started_at) END
+        WHEN old.finished_at IS NOT NULL THEN GREATEST(old.finished_at, EXCLUDED.started_at, old.started_at) END"""
+
 _UPSERT_TASKS = f"""
 INSERT INTO tasks AS old (session_day, flow_session_id, action, item, status, attempt, sequence, queue, worker,
     started_at, finished_at, result, error)
 SELECT day::date, id, action, item, status, attempt, sequence, queue, worker,
-    to_timestamp(started / 1e6::double precision), to_timestamp(finished / 1e6::double precision),
+    to_timestamp(started / 1e6::double precision), {_NOT_BEFORE_STARTED},
     result::json, error::json
 FROM {_source(_TASK_ARRAYS)}
     AS new (day, id, action, item, status, attempt, sequence, queue, worker, started, finished, result, error)
@@ -271,7 +281,7 @@ ON CONFLICT (session_day, flow_session_id, action, item) DO UPDATE SET
         ELSE COALESCE(old.queue, EXCLUDED.queue) END,
     worker = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.worker ELSE old.worker END,
     started_at = GREATEST(EXCLUDED.started_at, old.started_at),
-    finished_at = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.finished_at ELSE old.finished_at END,
+    {_FINISHED},
     result = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.result ELSE old.result END,
     error = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.error ELSE old.error END
 WHERE EXCLUDED.sequence > old.sequence OR EXCLUDED.started_at > old.started_at
@@ -283,7 +293,7 @@ _UPSERT_BRANCHES = f"""
 INSERT INTO branches AS old (session_day, flow_session_id, branch, status, attempt, sequence, queue, worker,
     started_at, finished_at, waited_us)
 SELECT day::date, id, branch, status, attempt, sequence, queue, worker,
-    to_timestamp(started / 1e6::double precision), to_timestamp(finished / 1e6::double precision), waited
+    to_timestamp(started / 1e6::double precision), {_NOT_BEFORE_STARTED}, waited
 FROM {_source(_BRANCH_ARRAYS)}
     AS new (day, id, branch, status, attempt, sequence, queue, worker, started, finished, waited)
 ON CONFLICT (session_day, flow_session_id, branch) DO UPDATE SET
@@ -294,7 +304,7 @@ ON CONFLICT (session_day, flow_session_id, branch) DO UPDATE SET
         ELSE COALESCE(old.queue, EXCLUDED.queue) END,
     worker = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.worker ELSE old.worker END,
     started_at = GREATEST(EXCLUDED.started_at, old.started_at),
-    finished_at = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.finished_at ELSE old.finished_at END,
+    {_FINISHED},
     waited_us = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.waited_us ELSE old.waited_us END
 WHERE EXCLUDED.sequence > old.sequence OR EXCLUDED.started_at > old.started_at
     OR old.started_at IS NULL AND EXCLUDED.started_at IS NOT NULL

@@ -77,6 +77,20 @@ def test_the_start_and_queue_known_to_one_update_only_are_kept(database: Databas
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("order", [1, -1, 0])
+def test_no_row_ends_before_it_begins(database: Database, order: int) -> None:
+    """It ran again under the same number, since Redis could not be told of the first time."""
+    flow_session_id, second_us = new_id(), NOON_US + 9
+    rows = [
+        task(flow_session_id, sequence=100_005, started_us=NOON_US, finished_us=NOON_US + 1),
+        task(flow_session_id, status="running", sequence=100_001, started_us=second_us),
+    ]
+    for batch in [[row] for row in rows[::order]] if order else [rows]:
+        updates.write_rows(database, batch)
+    began = _EPOCH + timedelta(microseconds=second_us)
+    assert _row(database, flow_session_id, "status, started_at, finished_at") == ("succeeded", began, began)
+
+
 def test_branches_are_written_like_tasks(database: Database) -> None:
     flow_session_id = new_id()
     running = BranchUpdate(DAY, flow_session_id, "b", "running", 1, 100_001, None, "w", NOON_US, None)
