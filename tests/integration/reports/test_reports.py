@@ -184,7 +184,7 @@ def test_the_first_failures_come_by_their_end(database: Database, run: SessionRo
                 "each",
                 item,
                 status="failed" if item % 2 else "timed_out",
-                finished_us=NOON_US - item,
+                finished_us=NOON_US + 10 - item,
             )
             for item in range(10)
         ],

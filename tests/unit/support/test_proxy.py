@@ -128,7 +128,7 @@ def test_a_client_of_a_server_that_is_not_there_is_reset() -> None:
         port = taken.getsockname()[1]
         with (
             Proxy(f"redis://127.0.0.1:{port}/0").running() as proxy,
+            pytest.raises(ConnectionResetError),  # when it has connected, or while it does
             client_of(proxy) as client,
-            pytest.raises(ConnectionResetError),
         ):
             client.recv(1000)
