@@ -12,7 +12,7 @@ from orchestration.vocabulary import Publication
 from tasks import canvas
 
 _log = logging.getLogger(__name__)
-#: The end of the process waits no longer for a broker that is away.
+#: For so long the end of the process waits for a broker that is away.
 END_SECONDS: Final = 5.0
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from orchestration.state.keys import KeySpace
 from tests.chaos.faults import UPKEEP_SECONDS, Fault, Injected, all_of, began
 from tests.chaos.stack import NAMESPACE, ChaosStack
-from tests.support.crashes import is_running, kill, pool_processes, upkeep_process
+from tests.support.crashes import is_running, kill, pool_processes, quit_at_once, upkeep_process
 
 #: Shorter than a lease: nobody takes the worker for lost.
 STANDS_STILL_SECONDS: Final = 4.0
@@ -41,10 +41,14 @@ def end_child(stack: ChaosStack, chance: random.Random) -> Injected | None:
     return injected
 
 
+def _some_upkeep(stack: ChaosStack, chance: random.Random) -> int | None:
+    worker = stack.running(chance)
+    return upkeep_process(worker) if worker is not None else None
+
+
 def kill_upkeep(stack: ChaosStack, chance: random.Random) -> Injected | None:
     """`kill -9` of an upkeep process."""
-    worker = stack.running(chance)
-    pid = upkeep_process(worker) if worker is not None else None
+    pid = _some_upkeep(stack, chance)
     if pid is None:
         return None
     injected = began()
@@ -54,8 +58,7 @@ def kill_upkeep(stack: ChaosStack, chance: random.Random) -> Injected | None:
 
 def stop_upkeep(stack: ChaosStack, chance: random.Random) -> Injected | None:
     """SIGSTOP of an upkeep process; its worker replaces it."""
-    worker = stack.running(chance)
-    pid = upkeep_process(worker) if worker is not None else None
+    pid = _some_upkeep(stack, chance)
     if pid is None:
         return None
     injected = began()
@@ -81,15 +84,13 @@ def stop_main(stack: ChaosStack, chance: random.Random) -> Injected | None:
     return injected
 
 
-def quit_at_once(stack: ChaosStack, chance: random.Random) -> Injected | None:
-    """A cold shutdown that does not wait for branches: SIGQUIT until the worker is gone; another takes its place."""
+def quit_worker(stack: ChaosStack, chance: random.Random) -> Injected | None:
+    """A cold shutdown that does not wait for branches; another worker takes its place."""
     worker = stack.running(chance)
     if worker is None:
         return None
     injected = began(pids=all_of(worker))
-    while worker.is_running():
-        worker.send(signal.SIGQUIT)
-        time.sleep(0.1)
+    quit_at_once(worker)
     stack.replace_worker(worker)
     injected.ends, injected.ends_at = worker.sweep, injected.began + UPKEEP_SECONDS
     return injected
@@ -114,6 +115,6 @@ FAULTS: Final = (
     Fault("upkeep process killed", 3, kill_upkeep),
     Fault("upkeep process stopped", 2, stop_upkeep),
     Fault("main process stopped", 2, stop_main),
-    Fault("cold shutdown at once", 2, quit_at_once),
+    Fault("cold shutdown at once", 2, quit_worker),
     Fault("bad status updates", 3, write_bad_updates, "redis"),
 )

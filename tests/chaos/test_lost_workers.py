@@ -17,7 +17,7 @@ from tests.chaos.faults import all_of
 from tests.chaos.scene import Scene, measured, scene
 from tests.chaos.stack import NAMESPACE, ChaosStack, chaos_stack
 from tests.chaos.workload import Kind, step
-from tests.support.crashes import is_running, kill, pool_processes, signal_worker, upkeep_process
+from tests.support.crashes import is_running, kill, pool_processes, quit_at_once, signal_worker, upkeep_process
 from tests.support.waiting import wait_until
 
 #: Seconds; what a lost host costs is told in it.
@@ -140,11 +140,8 @@ def test_what_a_cold_shutdown_cuts_begins_again_when_the_lease_is_over(
     """The first signal lets branches end; the second one does not."""
     with scene(stack, held) as playing:
         run, worker, cut = begin_held(playing, held)
-        assert worker.process is not None
         fault = playing.note("cold shutdown", pids=all_of(worker))
-        while worker.is_running():
-            worker.send(signal.SIGQUIT)
-            time.sleep(0.2)
+        quit_at_once(worker)
         fault.over = time.time()
         worker.sweep()
         stack.replace_worker(worker)

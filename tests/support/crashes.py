@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -156,3 +157,12 @@ def _command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def quit_at_once(worker: LoggedProgram) -> None:
+    """A cold shutdown that does not wait for branches: SIGQUIT until the worker is gone."""
+    assert worker.process is not None
+    while worker.is_running():
+        worker.send(signal.SIGQUIT)
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(0.1)
