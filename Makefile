@@ -8,6 +8,7 @@ SOURCES := config orchestration tasks parallelizer tests
 FOLDER ?=
 ARGS ?=
 DURATION ?= 120
+JOBS ?= 2
 SEED ?=
 export FOLDER
 
@@ -16,7 +17,7 @@ export FOLDER
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.12 (which Python), VENV=folder (where its packages go), ARGS='-k name' (for pytest)"
+	@echo "Variables: PYTHON=python3.12 (which Python), VENV=folder (where its packages go), JOBS=2 (test files at a time), ARGS='-k name' (for pytest)"
 
 demo: $(READY) ## Run a real workflow, live: audit a folder (FOLDER=… for your own)
 	@$(BIN)/python examples/folder-audit/demo.py
@@ -25,7 +26,7 @@ demo-links: $(READY) ## Find the broken links of the installed Python manual (FO
 	@$(BIN)/python examples/link-check/demo.py
 
 test: $(READY) ## Run unit, integration and cluster tests, and the benchmark in its smallest size
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/cluster tests/performance $(wildcard tests/docs) $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/unit tests/integration tests/cluster tests/performance $(wildcard tests/docs) $(ARGS)
 
 test-unit: $(READY) ## Run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
