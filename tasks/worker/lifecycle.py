@@ -28,6 +28,7 @@ from tasks.worker.handover import keep_handed_over
 from tasks.worker.holding import HeldSessions
 from tasks.worker.limits.green import is_green
 from tasks.worker.lost_runners import lost_runners
+from tasks.worker.partial_results import keep_partial_results
 from tasks.worker.stuck import stuck_threads
 from tasks.worker.upkeep_process import UpkeepProcess
 
@@ -84,6 +85,7 @@ class Upkeep(bootsteps.StartStopStep):
         Upkeep.process = UpkeepProcess(worker_name(), queues, worker.pool.num_processes or 1)
         Upkeep.process.start()
         keep_handed_over(worker.pool)
+        keep_partial_results(worker.pool)
         self._timer = worker.timer.call_repeatedly(UPKEEP_LOOK_SECONDS, Upkeep.process.watch)
 
     def close(self, worker: Any) -> None:

@@ -206,8 +206,10 @@ def _recoveries(runs: Sequence[Execution], faults: Sequence[Injected]) -> dict[s
         if fault.pids:
             for execution in runs:
                 if execution.run not in cancelled and execution.ended is None and _is_hit(execution, fault):
-                    later = [start for start in starts[execution.run, execution.task] if start > fault.began]
-                    found[fault.kind].append(min(later, default=fault.began + MOST_RECOVERY) - fault.began)
+                    again = [start for start in starts[execution.run, execution.task] if start > execution.started]
+                    # it may have been frozen, and have run again elsewhere before
+                    if (first := min(again, default=fault.began + MOST_RECOVERY)) > fault.began:
+                        found[fault.kind].append(first - fault.began)
         elif fault.over:
             later = [start for start in every if start > fault.over]
             found[fault.kind].append(min(later, default=fault.over + MOST_RECOVERY) - fault.over)

@@ -245,6 +245,25 @@ def test_a_full_redis_gives_its_messages_out(own_fleet: Fleet, client: Client, j
     assert "Trying to re-establish the connection" not in worker.log.read_text()
 
 
+@pytest.mark.redis_broker("no messages are in Redis")
+def test_a_worker_that_is_cut_off_while_redis_is_full_connects_again(
+    own_fleet: Fleet, client: Client, journal: Path
+) -> None:
+    (worker,) = start(own_fleet)
+    with closing(redis.Redis.from_url(own_fleet.redis_url)) as server:
+        send(client, journal, "before")
+        wait_line(journal, "end before")
+        server.config_set("maxmemory", 1)
+        server.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_until(lambda: "Trying to re-establish the connection" in worker.log.read_text(), "it has noticed")
+        wait_until(lambda: "can't renew leases now" in worker.log.read_text(), "it can't go on", 20)
+        server.config_set("maxmemory", 0)
+    send(client, journal, "after")
+    wait_line(journal, "end after")
+    assert worker.process is not None
+    assert worker.process.poll() is None
+
+
 @pytest.mark.redis_broker("connections of RabbitMQ are in test_rabbitmq.py")
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_connections_that_are_reset_all_the_time_repeat_and_lose_nothing(
