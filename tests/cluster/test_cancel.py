@@ -239,8 +239,7 @@ def test_items_that_wait_for_a_rate_limit_have_not_begun(client: Client, module_
 def test_the_command_line_and_celerys_remote_control_answer_clearly(
     client: Client, module_fleet: Fleet, journal: Path
 ) -> None:
-    names = ("REDIS_URL", "DATABASE_URL", "NAMESPACE", "DATA_DIR")
-    environment = {name: module_fleet.environment[name] for name in names}
+    environment = module_fleet.settings
     each = {"uses": "test.record_async", "with": {"journal": str(journal), "seconds": 600}, "for_each": {"range": 3}}
     session = begin(client, {"each": each})
     wait_until(lambda: started(journal) == 3, "all run")

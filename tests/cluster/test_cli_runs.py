@@ -34,8 +34,7 @@ class CommandLine:
     """The command, with the services and workers of a fleet."""
 
     def __init__(self, fleet: Fleet) -> None:
-        names = ("REDIS_URL", "DATABASE_URL", "NAMESPACE", "DATA_DIR")
-        self.variables = {name: fleet.environment[name] for name in names} | {"ACTION_MODULES": ACTIONS}
+        self.variables = fleet.settings | {"ACTION_MODULES": ACTIONS}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""

@@ -46,10 +46,9 @@ def dispatch(request: pytest.FixtureRequest) -> Dispatch:
 
 def limits_command(fleet: Fleet, *arguments: str) -> Any:
     """What `parallelizer limits … --json` prints."""
-    names = ("REDIS_URL", "DATABASE_URL", "NAMESPACE", "DATA_DIR")
     done = subprocess.run(
         [sys.executable, "-m", "parallelizer", "limits", *arguments, "--json"], capture_output=True, text=True,
-        env=clean_environment(**{name: fleet.environment[name] for name in names}), timeout=WAIT_SECONDS, check=False,
+        env=clean_environment(**fleet.settings), timeout=WAIT_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)

@@ -82,8 +82,7 @@ def check_links(workers: Fleet, site: Path, reports: Path) -> dict[str, Any]:
     payload = {"folder": str(site), "pattern": "*.html", "exclude": [], "reports": str(reports)}
     done = parallelizer(
         "run", str(EXAMPLE / "workflow.yaml"), "--payload", json.dumps(payload), "--json",
-        REDIS_URL=workers.redis_url, DATABASE_URL=workers.database_url, NAMESPACE=workers.namespace,
-        DATA_DIR=str(workers.folder), ACTION_MODULES="link_check_actions", PYTHONPATH=str(EXAMPLE),
+        folder=None, ACTION_MODULES="link_check_actions", PYTHONPATH=str(EXAMPLE), **workers.settings,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return {**json.loads(done.stdout), "shown": done.stderr}

@@ -57,8 +57,7 @@ def ended(journal: Path) -> int:
 
 
 def command(fleet: Fleet, *arguments: str) -> tuple[int, str]:
-    names = ("REDIS_URL", "DATABASE_URL", "NAMESPACE", "DATA_DIR")
-    done = parallelizer(*arguments, folder=None, **{name: fleet.environment[name] for name in names})
+    done = parallelizer(*arguments, folder=None, **fleet.settings)
     return done.returncode, done.stdout + done.stderr
 
 

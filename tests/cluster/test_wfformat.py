@@ -26,13 +26,9 @@ def fleet_of_two(module_fleet: Fleet) -> Fleet:
     return module_fleet
 
 
-def variables(fleet: Fleet) -> dict[str, str]:
-    return {name: fleet.environment[name] for name in ("REDIS_URL", "DATABASE_URL", "NAMESPACE", "DATA_DIR")}
-
-
 def repeated(fleet: Fleet, path: Path, *options: str, expected: int = 0) -> Any:
     """What `run --wfformat --json` prints."""
-    done = parallelizer("run", "--wfformat", str(path), *options, "--json", folder=None, **variables(fleet))
+    done = parallelizer("run", "--wfformat", str(path), *options, "--json", folder=None, **fleet.settings)
     assert done.returncode == expected, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -75,7 +71,7 @@ def test_what_is_in_postgresql_is_the_recording(fleet_of_two: Fleet) -> None:
 
 def test_a_target_chooses_the_time_scale_and_people_read_a_table(fleet_of_two: Fleet) -> None:
     arguments = ("run", "--wfformat", str(LOAVES["1.4"]), "--target-seconds", "0.255", "--slots", "4")
-    done = parallelizer(*arguments, folder=None, **variables(fleet_of_two))
+    done = parallelizer(*arguments, folder=None, **fleet_of_two.settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "three loaves: 13 tasks, 14 edges, 4 slots, 1 s as 0.01 s: about 0.26 s" in done.stdout
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -104,7 +100,7 @@ def test_a_task_that_started_before_what_it_waits_for_had_ended_is_told_and_exit
     options = ("--time-scale", "0.001")
     with starts_recorded_too_early(fleet_of_two, "clean-up"):
         result = repeated(fleet_of_two, LOAVES["1.5"], *options, expected=1)
-        done = parallelizer("run", "--wfformat", str(LOAVES["1.5"]), *options, folder=None, **variables(fleet_of_two))
+        done = parallelizer("run", "--wfformat", str(LOAVES["1.5"]), *options, folder=None, **fleet_of_two.settings)
     assert result["status"] == "succeeded"
     assert result["comparison"]["violations"] == 1
     violated = result["comparison"]["violated_edges"][0]

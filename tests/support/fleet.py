@@ -40,8 +40,12 @@ class Fleet:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to use this fleet; also for clients that a test starts."""
+        return {**os.environ, **self.settings}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What of it says where the fleet is, for commands that are started without the rest."""
         return {
-            **os.environ,
             "REDIS_URL": self.redis_url,
             "DATABASE_URL": self.database_url,
             "NAMESPACE": self.namespace,
