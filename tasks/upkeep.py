@@ -33,6 +33,7 @@ from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
+from orchestration.telemetry.logs import ids_of_record
 from orchestration.telemetry.probes import probe
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
@@ -45,7 +46,7 @@ from tasks.worker.upkeep_process import CLOSE, OPEN
 if TYPE_CHECKING:
     from orchestration.engine.overdue import OverdueBranches
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tasks.upkeep")  # it runs as __main__
 #: Deferred branches are late by at most this.
 WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
@@ -284,7 +285,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the group; the worker decides when we end
     settings = usable_settings()
-    configure_logging(settings)
+    configure_logging(settings, ids_of_record)
     worker_pid = os.getppid()
 
     def stopped(seconds: float) -> bool:
