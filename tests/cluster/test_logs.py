@@ -135,7 +135,7 @@ def check_upkeep(logging: Logging) -> None:
     assert psutil.Process(upkeep()[-1]["pid"]).cmdline()[1:3] == ["-m", "tasks.upkeep"]
 
 
-def test_logs_prints_what_is_kept_and_follows_a_run_to_its_end(fleet: Fleet, tmp_path: Path) -> None:
+def test_logs_and_events_follow_a_run_to_its_end(fleet: Fleet, tmp_path: Path) -> None:
     with worker_on(fleet, "prefork", 2) as logging:
         check_command(logging, tmp_path / "go")
 
@@ -147,14 +147,24 @@ def check_command(logging: Logging, go: Path) -> None:
                "next": {"uses": "logs.plain", "needs": ["hold"]}}  # fmt: skip
     session = logging.client.run("result = send(workflow).delay().id", workflow={"name": "held", "actions": actions})
     logging.kept(session, 1)
-    with running_command("logs", session, "--follow", **variables) as command:
+    with (
+        running_command("logs", session, "--follow", **variables) as command,
+        running_command("events", session, "--follow", **variables) as events,
+    ):
         command.wait_for("hold info: waiting")
+        events.wait_for('"task"')
         go.touch()
-        assert command.wait() == 0
+        assert command.wait() == events.wait() == 0
         shown = [line.partition(" ")[2] for line in command.output.splitlines()]
+        told = [json.loads(line) for line in events.output.splitlines()]
     assert shown == [
         "hold info: waiting", "hold info: seen", 'next info: sold 3, password=*** sku=7 api_token="***"',
         "next warning: sold slowly", "next info: from another thread",
+    ]  # fmt: skip
+    assert [(event["kind"], event["branch"] or event["action"], event["status"]) for event in told] == [
+        ("run", None, "running"), ("branch", "hold", "running"), ("task", "hold", "running"),
+        ("task", "hold", "succeeded"), ("task", "next", "running"), ("task", "next", "succeeded"),
+        ("branch", "hold", "succeeded"), ("run", None, "succeeded"),
     ]  # fmt: skip
     done = parallelizer("logs", session, "next", "--level", "warning", "--json", folder=None, **variables)
     (line,) = [json.loads(text) for text in done.stdout.splitlines()]
