@@ -80,9 +80,9 @@ COMPONENTS: Final = (
     Component("actions", "ACTION", ("orchestration.action", "parallelizer.actions"), "`ctx.logger`, built-in actions"),
     Component("worker", "WORKER", ("tasks",), "workers, messages, time limits"),
     Component(
-        "upkeep", "UPKEEP", ("tasks.upkeep", "tasks.reaper", "tasks.rehydration", "tasks.sender"),
-        "the upkeep process of a worker",
+        "upkeep", "UPKEEP", ("tasks.upkeep", "tasks.rehydration", "tasks.sender"), "the upkeep process of a worker"
     ),
+    Component("reaper", "REAPER", ("tasks.reaper",), "what it repairs of open sessions"),
     Component("pages", "DASHBOARD", ("tasks.dashboard", "flower", "tornado"), "the pages"),
     Component("celery", "CELERY", ("celery", "kombu", "billiard", "amqp"), "Celery's own lines"),
     Component("sql", "SQL", ("sqlalchemy", "alembic"), "the database library, migrations"),

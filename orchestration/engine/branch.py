@@ -146,7 +146,7 @@ class EnhancedBranchProcessor:
                 try:
                     settlements = [end_without(steps, left_behind(call, began_ns, self._limit))]
                 except StaleClaim as stale:
-                    _log.warning("[BRANCH_PROCESSOR] %s", stale)
+                    _log.warning("%s", stale)
                     settlements = []
                 without(settlements, blocks)
 
@@ -274,7 +274,7 @@ class EnhancedBranchProcessor:
             self._context.write_now(encode_rows([row]))
         except ServiceUnreachable as error:
             # the worker stops: to settle it is better than to run it again
-            _log.warning("[BRANCH_PROCESSOR] %s is settled before it is in PostgreSQL: %s", row[1], error)
+            _log.warning("%s is settled before it is in PostgreSQL: %s", row[1], error)
 
     # for_each
 

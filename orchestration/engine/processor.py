@@ -322,7 +322,7 @@ class EnhancedParallelProcessor:
 
         It is published again like any that has work, after those.
         """
-        _log.warning("[PARALLELIZER] runner %s comes again later: %s", runner.runner, error)
+        _log.warning("runner %s comes again later: %s", runner.runner, error)
         time.sleep(STEP_ASIDE_SECONDS)
         answer = self.stores.live.settle_branch(runner, [], call=1, mode=Mode.LEAVE)
         self.links.publish_runners(answer.publications)
@@ -392,7 +392,7 @@ class EnhancedParallelProcessor:
                 self._contexts.pop(context.flow_session_id, None)
             recorder = context.metrics_recorder
             _log.debug(
-                "[PARALLELIZER] a runner of %s left (%s); this process has run %d branches, %d tasks, %.3f s for it",
+                "a runner of %s left (%s); this process has run %d branches, %d tasks, %.3f s for it",
                 context.flow_session_id, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
             )  # fmt: skip
         return verdict

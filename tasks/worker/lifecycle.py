@@ -125,7 +125,7 @@ def _shut_down(sender: Any = None, **_: Any) -> None:
     try:
         deliveries.leave()
     except (redis.exceptions.RedisError, OSError) as error:
-        _log.warning("[WORKER] what this worker did not end comes again in %g s: %s", deliveries.lease_ms / 1000, error)
+        _log.warning("what this worker did not end comes again in %g s: %s", deliveries.lease_ms / 1000, error)
     _write_task_logs()
     if Upkeep.process is not None:
         Upkeep.process.stop()

@@ -141,7 +141,7 @@ def test_levels_of_a_component_reach_all_its_loggers() -> None:
     default, levels = parse_levels("warning, processor=debug,upkeep=error,shop.basket=info")
     assert default == logging.WARNING
     assert levels["orchestration"] == logging.DEBUG
-    assert levels["tasks.reaper"] == levels["tasks.upkeep"] == logging.ERROR
+    assert levels["tasks.sender"] == levels["tasks.upkeep"] == logging.ERROR
     assert levels["shop.basket"] == logging.INFO
 
 
