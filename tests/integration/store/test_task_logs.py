@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestration.engine.context import is_database_away
 from orchestration.store import task_logs
 from orchestration.store.pool import Database
 from orchestration.store.task_logs import LoggedLine, lines_by_time, lines_since, newest_line, write_task_logs
-from orchestration.telemetry.task_logs import TaskLogLine
+from orchestration.telemetry.task_logs import LogWriter, TaskLogLine
 from orchestration.vocabulary import NO_ITEM
 from tests.integration.store.rows import DAY, NOON_US, new_id
 from tests.support.waiting import wait_until
@@ -100,3 +101,13 @@ def test_who_follows_misses_no_line_of_a_slower_writer(database: Database) -> No
     first.join()
     second.join()
     assert [found.message for found in lines_since(database, session, DAY)] == ["slow", "quick"]
+
+
+def test_lines_wait_in_their_process_while_postgresql_is_away(database: Database) -> None:
+    session, reached = new_id(), [Database("postgresql://nobody@127.0.0.1:1/none")]
+    writer = LogWriter(lambda lines: write_task_logs(reached[0], lines), is_database_away)
+    writer.put(line(session, "waits"))
+    assert not writer.flush()
+    reached[0] = database
+    wait_until(lambda: bool(lines_by_time(database, session, DAY)), "its thread writes the line")
+    assert [found.message for found in lines_by_time(database, session, DAY)] == ["waits"]

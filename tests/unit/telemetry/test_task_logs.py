@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -193,6 +195,36 @@ def test_a_batch_that_is_refused_does_not_keep_others_back() -> None:
         logger.info("kept")
         assert writer.flush()
     assert kept.messages == ["kept"]
+
+
+#: An action forks while a line waits and the thread that writes holds the lock; the child logs a line of its own.
+FORKS = """
+import os, sys
+from orchestration.telemetry.task_logs import LogWriter, TaskLogLine
+
+def write(lines):
+    os.write(1, "".join(f"{os.getpid() == parent} {line.message}\\n" for line in lines).encode())
+
+def line(text):
+    return TaskLogLine("2026-01-31", "5e55", "fetch", -1, 1, 0, "info", "shop", text)
+
+parent = os.getpid()
+writer = LogWriter(write, lambda error: False)
+writer.put(line("before"))
+with writer._lock:
+    child = os.fork()
+    if not child:
+        writer.put(line("of the child"))
+        writer.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+writer.flush()
+"""
+
+
+def test_a_forked_child_has_lines_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
+    assert sorted(done.stdout.splitlines()) == ["False of the child", "True before"]
 
 
 def test_a_task_that_is_over_is_forgotten() -> None:
