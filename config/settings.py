@@ -133,6 +133,12 @@ class Settings(BaseSettings):
 
     # Logs
     log_level: str = Field("info", description="debug, info, warning or error; `name=level` pairs for components.")
+    task_log_lines: int = Field(
+        500, ge=0, le=1_000_000, description="Log lines kept with one attempt of a task; 0: none are kept at all."
+    )
+    task_log_bytes: int = Field(
+        65_536, ge=1024, le=16_777_216, description="Bytes of log lines kept with one attempt of a task."
+    )
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: console on a terminal.")
 
     @property

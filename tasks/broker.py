@@ -111,7 +111,7 @@ class _RabbitLengths:
                     time.sleep(ASK_SECONDS)
                 channel.close()
             except Exception as error:  # noqa: BLE001 - it asks again; py-amqp raises many things at a lost connection
-                _log.debug("[WORKER] the broker does not say what waits in it: %s", error)
+                _log.debug("the broker does not say what waits in it: %s", error)
                 connection.collect()
                 time.sleep(KNOWN_SECONDS)
 

@@ -123,7 +123,7 @@ def fork_here(task: ProcessorTask, processor: EnhancedParallelProcessor, fork: F
         try:
             processor.run_fork(fork)
         except Exception:  # noqa: BLE001 - a failure would be taken for the run's, which goes on without this runner
-            _log.exception("[PARALLELIZER] the first runner of %s can't go on", fork.request.flow_session_id)
+            _log.exception("the first runner of %s can't go on", fork.request.flow_session_id)
             _give_up(processor, fork)
     raise Ignore("the flow session goes on; its completion has this task's id")
 
@@ -132,7 +132,7 @@ def _give_up(processor: EnhancedParallelProcessor, fork: Fork) -> None:
     try:
         processor.give_up(fork.runner)
     except AWAY as error:
-        _log.warning("[PARALLELIZER] what it held waits until its lease is over: %s", error)
+        _log.warning("what it held waits until its lease is over: %s", error)
 
 
 class ForkElsewhere:
@@ -257,7 +257,7 @@ def run_in_header(
         message = _replacement_of(task, task.si(flow_session_id, queue, size))
         verdict = processor.process_branches_parallel(flow_session_id, task.request.id, queue, message)
     except Exception:  # noqa: BLE001 - to Celery, a failed part fails the chord
-        _log.exception("[PARALLELIZER] runner %s can't go on", task.request.id)
+        _log.exception("runner %s can't go on", task.request.id)
         raise Ignore("given up; a task in a header must not fail") from None
     if verdict not in OVER:
         raise Ignore("the flow session goes on; this task is published again when there is work for it")

@@ -32,7 +32,10 @@ def complete_workflow(self: Any, flow_session_id: str, *, raise_on_failure: bool
         result = get_processor().complete_workflow(flow_session_id)
     except (SessionClosed, SessionNotEnded) as error:
         # Redis has lost it when it had ended: the run goes on, and its caller waits for the completion to come
-        _log.warning("[PARALLELIZER] the completion of %s comes too early: %s", flow_session_id, error)
+        _log.warning(
+            "the completion of %s comes too early: %s", flow_session_id, error,
+            extra={"flow_session_id": flow_session_id},
+        )  # fmt: skip
         raise Ignore("the flow session is taken up again") from error
     return deliver(self, result, raise_on_failure=raise_on_failure)
 

@@ -22,7 +22,7 @@ from tasks import canvas
 from tasks.broker import QueueLengths
 from tasks.celery_app import usable_settings
 from tasks.transport import held_copies
-from tasks.worker import lifecycle
+from tasks.worker import lifecycle, task_logs
 from tasks.worker.limits import PoolTimeLimit
 from tasks.worker.stuck import stuck_threads
 
@@ -112,6 +112,7 @@ def _make() -> EnhancedParallelProcessor:
     live = LiveState(settings.redis_url, settings.namespace, _patience(is_away))
     fallback = Fallback(database, Spool(settings.spool_folder, settings.spool_max_bytes), settings.status_batch_rows)
     stores = Stores(live, database, fallback, _patience(is_database_away))
+    task_logs.keep(database, settings)
     links = CeleryLinks(settings.broker_url or settings.redis_url, _patience(canvas.is_away))
     return EnhancedParallelProcessor(
         settings, stores, VersionCache(database, settings), links,

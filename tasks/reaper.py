@@ -62,7 +62,9 @@ class Reaper:
             reaped = self._live.reap_sessions(self._name, int(LEASE_SECONDS * 1e6), MOST_SESSIONS, completions)
             self._is_reaper = reaped.is_reaper
             for cause, session, age_us in reaped.repairs:
-                _log.warning("[REAPER] %s: %s (for %.1f s)", session, _REPAIRED[cause], age_us / 1e6)
+                _log.warning(
+                    "%s: %s (for %.1f s)", session, _REPAIRED[cause], age_us / 1e6, extra={"flow_session_id": session}
+                )
             if reaped.repairs:
                 probe("reaper.found")
             self._publish(reaped.publications)

@@ -83,9 +83,9 @@ class Rehydration:
             except Exception as error:  # noqa: BLE001 - it looks again
                 self._steady_since = None
                 if isinstance(error, ServiceUnreachable):
-                    _log.warning("[WORKER] can't see what Redis has lost: %s", error)
+                    _log.warning("can't see what Redis has lost: %s", error)
                 else:
-                    _log.warning("[WORKER] can't see what Redis has lost", exc_info=True)
+                    _log.warning("can't see what Redis has lost", exc_info=True)
 
     def tick(self) -> None:
         """Notice when Redis counts less than before; a loss of only what came since the last call is not seen."""
@@ -125,7 +125,7 @@ class Rehydration:
             said = "came back with an older state, which is dropped"
         _log.log(
             logging.ERROR if epoch.number else logging.INFO,
-            "[WORKER] Redis %s (epoch %s, PostgreSQL's is %d); flow sessions go on by what PostgreSQL knows of them",
+            "Redis %s (epoch %s, PostgreSQL's is %d); flow sessions go on by what PostgreSQL knows of them",
             said, known, epoch.number,
         )  # fmt: skip
         if known is None or known >= epoch.number:
@@ -170,7 +170,10 @@ class Rehydration:
         while self._given:
             session = self._given[0]
             flow_session_id = session.flow_session_id
-            _log.warning("[PARALLELIZER] nobody is at work on flow session %s: it is taken up again", flow_session_id)
+            _log.warning(
+                "nobody is at work on flow session %s: it is taken up again", flow_session_id,
+                extra={"flow_session_id": flow_session_id},
+            )  # fmt: skip
             self._publish(flow_session_id, session.celery_task_id, session.call)
             self._given.popleft()
             published += 1

@@ -42,6 +42,6 @@ class Sender:
             try:
                 canvas.publish_runners(publications)
             except canvas.AWAY as error:
-                _log.warning("[WORKER] %d messages can't be sent now: %s", len(publications), error)
+                _log.warning("%d messages can't be sent now: %s", len(publications), error)
             except Exception:  # noqa: BLE001 - the next ones must be sent
-                _log.exception("[WORKER] %d messages can't be sent", len(publications))
+                _log.exception("%d messages can't be sent", len(publications))

@@ -33,6 +33,7 @@ from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
+from orchestration.telemetry.logs import ids_of_record
 from orchestration.telemetry.probes import probe
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
@@ -45,7 +46,7 @@ from tasks.worker.upkeep_process import CLOSE, OPEN
 if TYPE_CHECKING:
     from orchestration.engine.overdue import OverdueBranches
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tasks.upkeep")  # it runs as __main__
 #: Deferred branches are late by at most this.
 WAKE_SECONDS = 0.1
 EXPIRE_SECONDS = 1.0
@@ -210,15 +211,16 @@ class UpkeepLoop:
                 DefinitionError,
                 UnknownWorkflow,
             ) as error:  # others must not wait for it; another worker may know it
-                _log.warning("[WORKER] can't end %s, which has waited too long: %s", branch.claim.unit, error)
+                _log.warning("can't end %s, which has waited too long: %s", branch.claim.unit, error)
 
     def expire_leases(self) -> None:
         """What nobody renews is given up; its branches run again elsewhere."""
         publications, workers, runners = self._live.expire_leases(int(self._settings.lease_seconds * 1e6))
         for worker in workers:
-            _log.warning("[WORKER] worker %s did not renew its lease and is taken for lost", worker)
+            _log.warning("worker %s did not renew its lease and is taken for lost", worker)
         for runner, cause in runners.items():
-            _log.warning("[PARALLELIZER] runner %s is given up: %s", runner, _GIVEN_UP[cause])
+            session = runner.rpartition(".")[0]
+            _log.warning("runner %s is given up: %s", runner, _GIVEN_UP[cause], extra={"flow_session_id": session})
         if workers or runners:
             probe("upkeep.expired")
         self._sender.send(publications)
@@ -243,7 +245,7 @@ class UpkeepLoop:
         if (size > most_bytes) != self._is_full:
             self._is_full = size > most_bytes
             said = "is full; runners wait until it is drained" if self._is_full else "has room again"
-            _log.warning("[STATUS_CHANNEL] the stream %s (%d bytes)", said, size)
+            _log.warning("the status channel %s (%d bytes)", said, size)
 
     def _repeat(self, duty: Duty, ended: threading.Event) -> None:
         self._try(duty)
@@ -265,7 +267,7 @@ class UpkeepLoop:
         try:
             self._updater.drain_all()
         except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
-            _log.warning("[STATUS_CHANNEL] not drained to the end (%s); another worker goes on", error)
+            _log.warning("the status channel is not drained to the end (%s); another worker goes on", error)
 
     def _try(self, duty: Duty) -> None:
         try:
@@ -273,9 +275,9 @@ class UpkeepLoop:
         except (redis.exceptions.RedisError, ServiceUnreachable, OSError) as error:
             if time.monotonic() - duty.told > TELL_SECONDS:
                 duty.told = time.monotonic()
-                _log.warning("[WORKER] can't %s now: %s", duty.name, error)
+                _log.warning("can't %s now: %s", duty.name, error)
         except Exception:  # noqa: BLE001 - one duty that fails must not end the others
-            _log.exception("[WORKER] can't %s", duty.name)
+            _log.exception("can't %s", duty.name)
 
 
 def main() -> None:
@@ -284,7 +286,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the group; the worker decides when we end
     settings = usable_settings()
-    configure_logging(settings)
+    configure_logging(settings, ids_of_record)
     worker_pid = os.getppid()
 
     def stopped(seconds: float) -> bool:

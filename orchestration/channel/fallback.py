@@ -41,11 +41,11 @@ class Fallback:
             try:
                 self._spool.append(entry_text(every))
             except (SpoolFull, OSError) as full:
-                _log.error("[STATUS_CHANNEL] a status update is in memory only: %s; %s", error, full)
+                _log.error("a status update is in memory only: %s; %s", error, full)
             else:
-                _log.warning("[STATUS_CHANNEL] a status update waits in the spool: %s", error)
+                _log.warning("a status update waits in the spool: %s", error)
         else:
-            _log.warning("[STATUS_CHANNEL] a status update went straight to PostgreSQL")
+            _log.warning("a status update went straight to PostgreSQL")
 
     def replay_spool(self) -> Replayed:
         """Write what is in the spool to PostgreSQL.
@@ -54,7 +54,7 @@ class Fallback:
         """
         replayed = self._spool.replay(self._write_all)
         if replayed.records:
-            _log.warning("[STATUS_CHANNEL] %d status updates of the spool are in PostgreSQL now", replayed.records)
+            _log.warning("%d status updates of the spool are in PostgreSQL now", replayed.records)
         return replayed
 
     def _write_all(self, contents: Sequence[bytes]) -> None:

@@ -123,7 +123,7 @@ class Spool:
                     aside = path.with_suffix(".torn")
                     path.rename(aside)
                     _log.error(
-                        "[STATUS_CHANNEL] %s ends in the middle of a record: %d of %d bytes could be read; it is kept",
+                        "%s ends in the middle of a record: %d of %d bytes could be read; it is kept",
                         aside, good_bytes, len(data),
                     )  # fmt: skip
                 else:

@@ -30,6 +30,7 @@ from orchestration.plan import Branch, PlannedAction
 from orchestration.state.clock import Timeline
 from orchestration.state.records import Runner
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, start_sequence_of, task_row
+from orchestration.telemetry.logs import Place, at
 from orchestration.vocabulary import (
     NO_ITEM,
     OUTCOME_OF_STATUS,
@@ -106,15 +107,15 @@ class EnhancedBranchProcessor:
         Returns: what to settle.
         Raises: StaleClaim: it was seen that somebody else owns the branch. GivenUp: `without` was called.
         """
-        steps = self._steps(task, self._scope)
-        with self._span(task):
-            return run_steps(steps, self._limit, self._late(steps, without))
+        steps, place = self._steps(task, self._scope), Place(self._context, task)
+        with at(place), self._span(task):
+            return run_steps(steps, place, self._limit, self._late(steps, place, without))
 
     async def process_async(self, task: Claim, without: GoOnWithout | None = None) -> Settlement:
         """Run a claim for which `is_async` holds beside others, on this thread's event loop."""
-        steps = self._steps(task, self._context.scope())
-        with self._span(task):
-            return await run_steps_async(steps, self._limit, self._late(steps, without))
+        steps, place = self._steps(task, self._context.scope()), Place(self._context, task)
+        with at(place), self._span(task):
+            return await run_steps_async(steps, place, self._limit, self._late(steps, place, without))
 
     def is_async(self, claim: Claim) -> bool:
         """Whether all that the claim runs is async: it can wait beside others without a process of its own."""
@@ -136,17 +137,18 @@ class EnhancedBranchProcessor:
             return nullcontext()
         return self._context.span_factory.start_as_current_span("process_task_and_branches")
 
-    def _late(self, steps: Steps[Settlement], without: GoOnWithout | None) -> Late | None:
+    def _late(self, steps: Steps[Settlement], place: Place, without: GoOnWithout | None) -> Late | None:
         if without is None:
             return None
 
         def late(call: Call, began_ns: int, blocks: bool) -> None:
-            try:
-                settlements = [end_without(steps, left_behind(call, began_ns, self._limit))]
-            except StaleClaim as stale:
-                _log.warning("[BRANCH_PROCESSOR] %s", stale)
-                settlements = []
-            without(settlements, blocks)
+            with at(Place(place.session, place.unit)):
+                try:
+                    settlements = [end_without(steps, left_behind(call, began_ns, self._limit))]
+                except StaleClaim as stale:
+                    _log.warning("%s", stale)
+                    settlements = []
+                without(settlements, blocks)
 
         return late
 
@@ -272,7 +274,7 @@ class EnhancedBranchProcessor:
             self._context.write_now(encode_rows([row]))
         except ServiceUnreachable as error:
             # the worker stops: to settle it is better than to run it again
-            _log.warning("[BRANCH_PROCESSOR] %s is settled before it is in PostgreSQL: %s", row[1], error)
+            _log.warning("%s is settled before it is in PostgreSQL: %s", row[1], error)
 
     # for_each
 

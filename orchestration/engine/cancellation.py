@@ -109,7 +109,7 @@ class CancelWatch:
         if cancellation.is_set:
             if not self._is_given_up and now_ns - cancellation.since_ns > self._grace_ns:
                 self._is_given_up = True
-                _log.warning("[BRANCH_PROCESSOR] what still runs of %s, which was cancelled, is given up", session)
+                _log.warning("what still runs of %s, which was cancelled, is given up", session)
                 self._give_up()
                 self._end_process()
             elif not self._is_given_up:
@@ -118,7 +118,7 @@ class CancelWatch:
         elif now_ns >= cancellation.next_look_ns:
             cancellation.next_look_ns = now_ns + LOOK_NS
             if self._context.stores.live.is_cancelled(session):
-                _log.info("[BRANCH_PROCESSOR] flow session %s was cancelled; what runs of it is told", session)
+                _log.info("flow session %s was cancelled; what runs of it is told", session)
                 cancellation.set(now_ns)
                 self._interrupt()
                 self._heed()

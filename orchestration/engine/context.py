@@ -157,6 +157,16 @@ class ProcessingContext:
         return BranchSemaphore(self.limit, self.flow_session_id, self.stores.live)
 
     @property
+    def workflow(self) -> str:
+        """Name of its workflow."""
+        return self.plan.workflow
+
+    def now_us(self) -> int:
+        """What time it is by Redis, as far as this process knows, µs since the epoch."""
+        clock = self.stores.live.clock
+        return clock.us(time.monotonic_ns()) if clock.is_known else time.time_ns() // 1000
+
+    @property
     def limit(self) -> int:
         """Most branches of this session at once."""
         return self.plan.limits.max_concurrent_branches or self.settings.max_concurrent_branches

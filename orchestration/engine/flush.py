@@ -82,12 +82,12 @@ class Flusher:
                 try:
                     reporter.look(time.monotonic_ns())
                 except Exception:  # noqa: BLE001 - as below; it looks again
-                    _log.warning("[BRANCH_PROCESSOR] can't see whether a session was cancelled", exc_info=True)
+                    _log.warning("can't see whether a session was cancelled", exc_info=True)
             for reporter, found in rows.values():
                 try:
                     reporter.report(found)
                 except Exception:  # noqa: BLE001 - the thread must live; the end of the branch is recorded in any case
-                    _log.warning("[BRANCH_PROCESSOR] could not report what runs", exc_info=True)
+                    _log.warning("could not report what runs", exc_info=True)
             if not self._watched:
                 self._something.clear()
                 if self._watched:  # something came in between
@@ -98,7 +98,7 @@ class Flusher:
         try:
             found = watched.look(time.monotonic_ns())
         except Exception:  # noqa: BLE001 - the runner repeats what failed here, and meets the error itself
-            _log.warning("[BRANCH_PROCESSOR] could not settle the finished items of a chunk yet", exc_info=True)
+            _log.warning("could not settle the finished items of a chunk yet", exc_info=True)
             return
         if found:
             rows.setdefault(id(reporter), (reporter, []))[1].extend(found)

@@ -43,7 +43,7 @@ class CallContext:
     item: int | None
     attempt: int
     idempotency_key: str
-    logger: logging.LoggerAdapter[logging.Logger]
+    logger: logging.LoggerAdapter[Any]
     options: Mapping[str, object]
     cancellation: Cancellation = field(default_factory=Cancellation)
 
@@ -70,13 +70,14 @@ class Invocation:
     left_behind: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
     """An action to be called: what a task asks its driver for (`invoke` or `invoke_async`)."""
 
     spec: ActionSpec
     inputs: Mapping[str, object]
-    context: Callable[[], CallContext]
+    #: Makes `ctx`, of this very call.
+    context: Callable[[Call], CallContext]
     #: Time it may take.
     seconds: float
     #: Which task it is for: action, item, and the attempt of its unit.
@@ -89,6 +90,13 @@ class Call:
     latest_ns: int | None = None
     #: For how long other calls kept its event loop; known when it has ended. Its time did not go on meanwhile.
     kept_ns: int = 0
+    #: How often the task was tried again before, beside the attempts of its unit.
+    retry: int = 0
+
+    @property
+    def number(self) -> int:
+        """Which attempt of the task it is."""
+        return self.attempt + self.retry
 
 
 #: Told of a call that does not end although its time is over: the call, when it began (`time.monotonic_ns`), and
@@ -146,7 +154,7 @@ def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation
         if spec.is_async:
             value = limit.call(call, lambda: asyncio.run(_await(call, limit)), late)
         elif spec.takes_context:
-            value = limit.call(call, lambda: spec.function(call.context(), **inputs), late)
+            value = limit.call(call, lambda: spec.function(call.context(call), **inputs), late)
         elif inputs:
             value = limit.call(call, lambda: spec.function(**inputs), late)
         else:
@@ -185,7 +193,7 @@ def left_behind(call: Call, began_ns: int, limit: TimeLimit) -> Invocation:
 
 
 def _coroutine(call: Call) -> Coroutine[Any, Any, Any]:
-    arguments = (call.context(),) if call.spec.takes_context else ()
+    arguments = (call.context(call),) if call.spec.takes_context else ()
     coroutine: Coroutine[Any, Any, Any] = call.spec.function(*arguments, **call.inputs)
     return coroutine
 

@@ -161,7 +161,7 @@ class Multiplexer:
             over = threading.Event()
             self._loop.call_soon_threadsafe(self._cancel_all, over)
             if not self._is_lost and not over.wait(CANCEL_SECONDS):
-                _log.warning("[BRANCH_PROCESSOR] async branches that were cancelled do not end")
+                _log.warning("async branches that were cancelled do not end")
         with self._lock:
             return self._finished, list(self._running.values())
 
@@ -204,7 +204,7 @@ class Multiplexer:
         except GivenUp:
             return
         except StaleClaim as stale:
-            _log.warning("[BRANCH_PROCESSOR] %s", stale)
+            _log.warning("%s", stale)
         except asyncio.CancelledError:
             raise
         except BaseException as raised:  # noqa: BLE001 - the runner's thread raises it

@@ -45,6 +45,7 @@ from orchestration.state.rows import encode_rows
 from orchestration.state.wire import lives_in
 from orchestration.store import recovery, sessions
 from orchestration.store.recovery import Facts
+from orchestration.telemetry.logs import Place, at
 from orchestration.telemetry.probes import probe
 from orchestration.vocabulary import Mode, RunStatus, Settlement, Verdict
 
@@ -156,7 +157,7 @@ class EnhancedParallelProcessor:
         fork_without = request.fork_without
         if fork_without is not None:
             inline.without = lambda: fork_without(replace(fork, settlements=inline.settlements, leaves=True))
-        with context.span_factory.start_as_current_span("workflow_execution"):
+        with at(Place(context)), context.span_factory.start_as_current_span("workflow_execution"):
             try:
                 inline.run_first_branch()
                 inline.run_short_rest()
@@ -321,7 +322,7 @@ class EnhancedParallelProcessor:
 
         It is published again like any that has work, after those.
         """
-        _log.warning("[PARALLELIZER] runner %s comes again later: %s", runner.runner, error)
+        _log.warning("runner %s comes again later: %s", runner.runner, error)
         time.sleep(STEP_ASIDE_SECONDS)
         answer = self.stores.live.settle_branch(runner, [], call=1, mode=Mode.LEAVE)
         self.links.publish_runners(answer.publications)
@@ -383,16 +384,17 @@ class EnhancedParallelProcessor:
         return result
 
     def _run(self, context: ProcessingContext, loop: RunnerLoop) -> Verdict:
-        with context.span_factory.start_as_current_span("workflow_execution"):
-            verdict = loop.run()
-        if verdict in (Verdict.LOST, Verdict.GONE):
-            # perhaps Redis has lost the session: what runs again may give other results than those known here
-            self._contexts.pop(context.flow_session_id, None)
-        recorder = context.metrics_recorder
-        _log.debug(
-            "[PARALLELIZER] a runner of %s left (%s); this process has run %d branches, %d tasks, %.3f s for it",
-            context.flow_session_id, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
-        )  # fmt: skip
+        with at(Place(context)):
+            with context.span_factory.start_as_current_span("workflow_execution"):
+                verdict = loop.run()
+            if verdict in (Verdict.LOST, Verdict.GONE):
+                # perhaps Redis has lost the session: what runs again may give other results than those known here
+                self._contexts.pop(context.flow_session_id, None)
+            recorder = context.metrics_recorder
+            _log.debug(
+                "a runner of %s left (%s); this process has run %d branches, %d tasks, %.3f s for it",
+                context.flow_session_id, verdict, recorder.branches, recorder.tasks, recorder.busy_ns / 1e9,
+            )  # fmt: skip
         return verdict
 
     def _fits_here(self, context: ProcessingContext) -> bool:

@@ -149,7 +149,7 @@ class RunnerLoop:
             refused = refused or frozenset(settlement.claim.unit for settlement in settlements)
         for unit in refused:
             session = context.flow_session_id
-            _log.warning("[PARALLELIZER] settlement of %s in %s refused: it is no longer this runner's", unit, session)
+            _log.warning("settlement of %s in %s refused: it is no longer this runner's", unit, session)
         if answer.verdict is Verdict.ENDED and answer.signature:
             self._links.publish_completion(context.flow_session_id, answer.signature)
         return answer
@@ -201,7 +201,7 @@ class RunnerLoop:
         try:
             return [self._processor.process_task_and_branches_parallel(claim, self._go_on_without)]
         except StaleClaim as stale:
-            _log.warning("[BRANCH_PROCESSOR] %s", stale)
+            _log.warning("%s", stale)
             return []
         finally:
             if active.get(claim.unit) is claim:
@@ -256,6 +256,4 @@ class RunnerLoop:
             self.settle([*finished, *delayed], Mode.LEAVE)
         except Exception:  # noqa: BLE001 - the first error is the one to raise
             session = self._context.flow_session_id
-            _log.warning(
-                "[PARALLELIZER] claims of %s were not handed back; their lease will expire", session, exc_info=True
-            )
+            _log.warning("claims of %s were not handed back; their lease will expire", session, exc_info=True)

@@ -41,6 +41,7 @@ from orchestration.registry import ActionSpec, find_action
 from orchestration.state.clock import Timeline
 from orchestration.state.rows import task_row
 from orchestration.store import results as stored_results
+from orchestration.telemetry.logs import ActionLogger, Place, current_place, place_of_task
 from orchestration.vocabulary import NO_ITEM, Claim, JoinCounts, Outcome, TaskStatus
 
 _action_log = logging.getLogger("orchestration.action")
@@ -54,26 +55,28 @@ T = TypeVar("T")
 Steps = Generator[Call, Invocation, T]
 
 
-def run_steps(steps: Steps[T], limit: TimeLimit, late: Late | None = None) -> T:
+def run_steps(steps: Steps[T], place: Place, limit: TimeLimit, late: Late | None = None) -> T:
     """Make the calls that `steps` asks for, in this thread.
 
-    Args: late: calls `end_without` when a call does not end; `steps` is another thread's then.
+    Args: place: is told of each. late: calls `end_without` when a call does not end; `steps` is another thread's then.
     Raises: GivenUp: it was called.
     """
     try:
         call = next(steps)
         while True:
+            place.call = call
             call = steps.send(invoke(call, limit, late))
     except StopIteration as end:
         value: T = end.value
         return value
 
 
-async def run_steps_async(steps: Steps[T], limit: TimeLimit, late: Late | None = None) -> T:
+async def run_steps_async(steps: Steps[T], place: Place, limit: TimeLimit, late: Late | None = None) -> T:
     """Make the calls that `steps` asks for, all of async actions, on this thread's event loop; see `run_steps`."""
     try:
         call = next(steps)
         while True:
+            place.call = call
             call = steps.send(await invoke_async(call, limit, late))
     except StopIteration as end:
         value: T = end.value
@@ -159,8 +162,7 @@ class TaskProcessor:
         own = action.timeout_seconds
         seconds = left if own is None or left < own else own
         asked = Call(
-            spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, action.name, item,
-            attempt, cancellation, over_ns,
+            spec, inputs, self._call_context, seconds, action.name, item, attempt, cancellation, over_ns, retry=retry
         )  # fmt: skip
         call = yield asked
         context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
@@ -285,14 +287,14 @@ class TaskProcessor:
             )
         )
 
-    def _call_context(self, action: PlannedAction, attempt: int, item: int) -> CallContext:
+    def _call_context(self, call: Call) -> CallContext:
         context = self._context
-        place = action.name if item == NO_ITEM else f"{action.name}:{item}"
-        ids = {"flow_session_id": context.flow_session_id, "workflow_id": context.plan.workflow, "task_id": place}
+        place = place_of_task(call.action, call.item)
         return CallContext(
-            context.flow_session_id, context.plan.workflow, action.name, None if item == NO_ITEM else item, attempt,
-            f"{context.flow_session_id}/{place}", logging.LoggerAdapter(_action_log, ids),
-            context.settings.action_options, context.cancellation,
+            context.flow_session_id, context.plan.workflow, call.action, None if call.item == NO_ITEM else call.item,
+            call.number, f"{context.flow_session_id}/{place}",
+            ActionLogger(_action_log, (current_place() or Place(context), call)), context.settings.action_options,
+            context.cancellation,
         )  # fmt: skip
 
     def _describe(self, action: PlannedAction, call: Invocation, attempt: int, seconds: float) -> Mapping[str, object]:

@@ -69,12 +69,12 @@ class Patience:
                     if keep is not None:
                         keep()
                     if self._goes_on is not None:
-                        _log.warning("[STATUS_CHANNEL] what is finished waits in this process: %s", error)
+                        _log.warning("what is finished waits in this process: %s", error)
                 if count >= self._repeats and (self._goes_on is None or not self._goes_on()):
                     raise
             else:
                 if count > self._repeats:
-                    _log.warning("[STATUS_CHANNEL] it goes on after %.1f s", time.monotonic() - began)
+                    _log.warning("it goes on after %.1f s", time.monotonic() - began)
                 return result
             time.sleep(self._wait_seconds(count))
             count += 1

@@ -15,7 +15,7 @@ from orchestration.store.pool import Cursor, Database
 from orchestration.telemetry.probes import probed
 
 #: Tables that are partitioned by `session_day`.
-PARTITIONED = ("flow_sessions", "branches", "tasks", "task_results")
+PARTITIONED = ("flow_sessions", "branches", "tasks", "task_results", "task_logs")
 #: One process at a time works on partitions; any number that nobody else takes in this database.
 ADVISORY_LOCK = 0x707A2070617274
 #: A partition is attached or dropped only if nobody holds the tables for so long; else the next round does it.

@@ -30,7 +30,7 @@ def run() -> None:
 
 def build_app() -> typer.Typer:
     """The Typer application with all its commands."""
-    from parallelizer.cli import control, dead_letters, limits, runs, stack, workflows  # noqa: PLC0415 - see the module docstring
+    from parallelizer.cli import control, dead_letters, events, limits, logs, runs, stack, workflows  # noqa: PLC0415 - see the module docstring
 
     app = typer.Typer(
         name="parallelizer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -41,6 +41,8 @@ def build_app() -> typer.Typer:
     app.callback()(_common)
     runs.register(app)
     control.register(app)
+    logs.register(app)
+    events.register(app)
     workflows.register(app)
     stack.register(app)
     limits.register(app)

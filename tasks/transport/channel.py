@@ -211,7 +211,7 @@ class LeasedPoller(celerys.MultiChannelPoller):
                 if line.sent_at is None or now - line.sent_at < patience:
                     continue
                 if not celerys._socket_readable(line.connection._sock):  # noqa: SLF001 - kombu has no other
-                    _log.warning("[WORKER] the broker has been silent for %.0f s; reconnecting", now - line.sent_at)
+                    _log.warning("the broker has been silent for %.0f s; reconnecting", now - line.sent_at)
                     line.cut()
 
 
@@ -304,9 +304,7 @@ class LeasedChannel(celerys.Channel):
             message = loads(text)
             message["properties"]["delivery_tag"] = delivery
         except (ValueError, KeyError, TypeError):
-            _log.exception(
-                "[WORKER] a message of queue %s can't be read and is removed: %.*r", queue, SHOWN_BYTES, text
-            )
+            _log.exception("a message of queue %s can't be read and is removed: %.*r", queue, SHOWN_BYTES, text)
             deliveries.settle(delivery)
             return True
         if not self.qos.can_consume():

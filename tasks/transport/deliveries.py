@@ -125,7 +125,7 @@ class Deliveries:
         self._unanswered.clear()
         dropped = [delivery for delivery in tuple(self._held) if delivery not in at_work]
         if dropped:
-            _log.info("[WORKER] %d messages that had not begun go back to the broker", len(dropped))
+            _log.info("%d messages that had not begun go back to the broker", len(dropped))
         for delivery in reversed(dropped):
             self.give_back(delivery)
 
@@ -172,7 +172,7 @@ class Deliveries:
             else:
                 scripts.give_back(self._client, self.consumer, number, message, 0)
         except (redis.exceptions.RedisError, OSError) as error:
-            _log.warning("[WORKER] the broker is told later what became of message %s: %s", delivery, error)
+            _log.warning("the broker is told later what became of message %s: %s", delivery, error)
             return False
         return True
 

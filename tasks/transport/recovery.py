@@ -47,6 +47,6 @@ class MessageLeases:
         for name in scripts.lost(self._client, self._lease_ms, int(GAP_SECONDS * 1000), MOST_CONSUMERS):
             count = give_all_back(self._client, name.decode(), only_lost=True)
             if count:
-                _log.warning("[WORKER] %d messages that worker %s held come again", count, name.decode())
+                _log.warning("%d messages that worker %s held come again", count, name.decode())
             total += count
         return total

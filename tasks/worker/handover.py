@@ -34,7 +34,7 @@ def keep_handed_over(pool: Any) -> None:
 def _forget_the_rest(processes: Any, forget: Callable[[], None]) -> None:
     deadline = time.monotonic() + ANSWER_SECONDS
     if waiting := _handed_over(processes):
-        _log.info("[WORKER] %d tasks have been given to processes that have not begun them yet", len(waiting))
+        _log.info("%d tasks have been given to processes that have not begun them yet", len(waiting))
     while waiting and time.monotonic() < deadline:
         for job in waiting:
             _finish_writing(processes, job)
@@ -42,7 +42,7 @@ def _forget_the_rest(processes: Any, forget: Callable[[], None]) -> None:
         waiting = _handed_over(processes)
     if waiting:
         _log.warning(
-            "[WORKER] after %g s, %d processes have not begun the tasks that they were given; these come again",
+            "after %g s, %d processes have not begun the tasks that they were given; these come again",
             ANSWER_SECONDS, len(waiting),
         )  # fmt: skip
     forget()

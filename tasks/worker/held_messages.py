@@ -38,7 +38,7 @@ class HeldMessages(bootsteps.StartStopStep):
             try:
                 deliveries.give_back_unread()
             except (redis.exceptions.RedisError, OSError) as error:
-                _log.warning("[WORKER] what was not begun goes back later: %s", error)
+                _log.warning("what was not begun goes back later: %s", error)
 
 
 def _give_back_dropped() -> None:

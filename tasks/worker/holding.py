@@ -83,7 +83,7 @@ class HeldSessions(bootsteps.StartStopStep):
             self._holding.hold([*held], [*left], int(HELD_SECONDS * 1e6), tasks)
             self._held = held
         except (RedisError, OSError) as error:
-            _log.debug("[WORKER] could not say which flow sessions are at work: %s", error)
+            _log.debug("could not say which flow sessions are at work: %s", error)
 
     def _hold_beside(self, stopped: threading.Event) -> None:
         while not stopped.wait(HOLD_SECONDS):

@@ -51,7 +51,9 @@ def stopping() -> bool:
 
 @signals.setup_logging.connect(weak=False)
 def _logging(**_: Any) -> None:
-    configure_logging(get_settings())
+    from tasks.worker.task_logs import ids_of_line  # noqa: PLC0415 - clients need nothing of it
+
+    configure_logging(get_settings(), ids_of_line)
 
 
 class Upkeep(bootsteps.StartStopStep):
@@ -111,13 +113,22 @@ def _ready(**_: Any) -> None:
         Upkeep.process.open_slots()
 
 
+@signals.worker_process_shutdown.connect(weak=False)
+def _write_task_logs(**_: Any) -> None:
+    """What actions logged last is written; also in a worker whose pool has no processes."""
+    from tasks.worker.task_logs import flush_task_logs  # noqa: PLC0415 - as above
+
+    flush_task_logs()
+
+
 @signals.worker_shutdown.connect(weak=False)
 def _shut_down(sender: Any = None, **_: Any) -> None:
     """The pool has stopped: what it did not end comes again, and what its branches reported is still drained."""
     try:
         deliveries.leave()
     except (redis.exceptions.RedisError, OSError) as error:
-        _log.warning("[WORKER] what this worker did not end comes again in %g s: %s", deliveries.lease_ms / 1000, error)
+        _log.warning("what this worker did not end comes again in %g s: %s", deliveries.lease_ms / 1000, error)
+    _write_task_logs()
     if Upkeep.process is not None:
         Upkeep.process.stop()
         Upkeep.process = None

@@ -29,7 +29,7 @@ class LostRunners:
         try:
             tell()
         except Exception as error:  # noqa: BLE001 - what Celery does with the message must go on
-            _log.warning("[WORKER] runner %s can't be given up now: %s", runner, error)
+            _log.warning("runner %s can't be given up now: %s", runner, error)
             self._untold.append((runner, tell))
             self._again = time.monotonic() + AGAIN_SECONDS
 
@@ -42,7 +42,7 @@ class LostRunners:
             try:
                 tell()
             except Exception as error:  # noqa: BLE001 - as above
-                _log.warning("[WORKER] runner %s still can't be given up: %s", runner, error)
+                _log.warning("runner %s still can't be given up: %s", runner, error)
                 self._again = time.monotonic() + AGAIN_SECONDS
                 return
             self._untold.popleft()

@@ -73,7 +73,10 @@ class ProcessorRequest(Request):
         """Let a runner of a chord come again; else do what Celery does."""
         if soft or not self._is_in_chord:
             return super().on_timeout(soft, timeout)
-        _log.error("[WORKER] the process of runner %s was ended by its time limit (%s s)", self.id, timeout)
+        _log.error(
+            "the process of runner %s was ended by its time limit (%s s)", self.id, timeout,
+            extra={"flow_session_id": self.id.rpartition(".")[0]},
+        )  # fmt: skip
         return self._come_again()
 
     def lose_thread(self, *, given_up: bool) -> None:
@@ -117,6 +120,9 @@ class ProcessorRequest(Request):
             life = lives_in(worker, self.worker_pid) if is_shared and self.worker_pid else ""
             takers = live.expire_runner(session, runner, queue, worker, life, death)
             if takers:
-                _log.warning("[WORKER] runner %s has ended %s; %d others take over", runner, death, len(takers))
+                _log.warning(
+                    "runner %s has ended %s; %d others take over", runner, death, len(takers),
+                    extra={"flow_session_id": session},
+                )  # fmt: skip
             published += takers
         canvas.publish_runners(published)

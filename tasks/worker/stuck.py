@@ -69,9 +69,7 @@ class StuckThreads:
     def came_back(self, call: ThreadCall) -> None:
         """It has ended at last; called by its own thread."""
         seconds = (time.monotonic_ns() - call.began_ns) / 1e9
-        _log.warning(
-            "[WORKER] thread %s came back from action %s after %.1f s", call.thread.name, call.call.action, seconds
-        )
+        _log.warning("thread %s came back from action %s after %.1f s", call.thread.name, call.call.action, seconds)
         if call.thread in self._stuck and self._executor is not None:
             self._threads_of(self._executor).add(call.thread)
         self._stuck.discard(call.thread)
@@ -91,7 +89,7 @@ class StuckThreads:
     def leave(self, exit_code: int) -> None:
         """End the process if some are stuck: the interpreter would wait for them."""
         if self._stuck:
-            _log.warning("[WORKER] %d threads are stuck; the worker ends without them", len(self._stuck))
+            _log.warning("%d threads are stuck; the worker ends without them", len(self._stuck))
             logging.shutdown()
             sys.stdout.flush()
             os._exit(exit_code)
@@ -110,7 +108,7 @@ class StuckThreads:
             self._hand_back(call)
         ends_process = is_pool_process()
         _log.error(
-            "[WORKER] %s is stuck in action %s, %.1f s by now, and can't be ended; %s\n%s",
+            "%s is stuck in action %s, %.1f s by now, and can't be ended; %s\n%s",
             f"process {os.getpid()}" if ends_process else f"thread {thread.name}", action,
             (time.monotonic_ns() - began_ns) / 1e9,
             "another takes its place" if is_replaced or ends_process else "it keeps its place", stack,

@@ -66,11 +66,11 @@ class UpkeepProcess:
         if process is None:
             return
         if process.poll() is None and self._stands_still(process.pid):
-            _log.error("[WORKER] the upkeep process was stopped by a signal and is killed")
+            _log.error("the upkeep process was stopped by a signal and is killed")
             process.kill()
             process.wait()
         if process.poll() is not None:
-            _log.error("[WORKER] the upkeep process has ended (%s) and is started again", process.returncode)
+            _log.error("the upkeep process has ended (%s) and is started again", process.returncode)
             self._stopped_since = None
             self.start()
 
@@ -98,7 +98,7 @@ class UpkeepProcess:
             process.wait(DRAIN_SECONDS)
         except subprocess.TimeoutExpired:
             _log.warning(
-                "[WORKER] the upkeep process did not end within %g s and is killed; other workers drain on",
+                "the upkeep process did not end within %g s and is killed; other workers drain on",
                 DRAIN_SECONDS,
             )
             process.kill()

@@ -13,9 +13,11 @@ import click
 import typer
 from annotated_types import Ge, Gt, Le
 
+from config.log_fields import COMPONENTS, FIELDS
 from config.settings import Settings
 from orchestration import errors
 from orchestration.registry import find_action, load_actions, registered_actions
+from orchestration.reports.events import FIELDS as EVENT_FIELDS
 from orchestration.state.keys import KEYS, Key
 from parallelizer.cli.main import build_app
 
@@ -39,6 +41,19 @@ Every change of the live state is one of these Lua scripts (`orchestration/state
 time, and whole. What follows is the head of each file: what is true afterwards, its arguments by name (`ARGV`; a
 name with `*` takes all that follow), the shared functions it includes, its reply, and what it adds to the status
 stream."""
+
+ABOUT_LOGS = """\
+What a line of a worker, of its upkeep process or of Celery in them has, in JSON. A console line has the same ids, and
+what the call brought along as `extra`, as `name=value`. How to use them is told in
+[Observability](../observability.md#logs)."""
+
+ABOUT_COMPONENTS = """\
+The logger with the longest name that fits decides; loggers below those named are meant too. A line of any other logger
+has no tag, or `[ACTION]` where an action wrote it."""
+
+ABOUT_EVENTS = """\
+What `parallelizer events` prints: an object in each line, with all of these fields; those that have no meaning for an
+event are null. How to use them is told in [Observability](../observability.md#events)."""
 
 ABOUT_ERRORS = """\
 What the processor raises on purpose (`orchestration.errors`). A class that stands below another one is a subclass
@@ -103,6 +118,23 @@ def error_tree() -> str:
     return "\n\n".join(["# Errors", WRITTEN_BY, ABOUT_ERRORS, "\n".join(_kinds_of(errors.ProcessorError, 0))]) + "\n"
 
 
+def logs() -> str:
+    """Every field of a log line, and every component with its tag."""
+    fields = ["| field | holds |", "| --- | --- |", *(f"| `{field.name}` | {field.holds} |" for field in FIELDS)]
+    components = ["| in `LOG_LEVEL` | tag | loggers | what it writes about |", "| --- | --- | --- | --- |"]
+    for component in COMPONENTS:
+        loggers = " ".join(f"`{logger}`" for logger in component.loggers)
+        components.append(f"| `{component.name}` | `[{component.tag}]` | {loggers} | {component.holds} |")
+    parts = ["# Log lines", WRITTEN_BY, ABOUT_LOGS, "## Fields", "\n".join(fields), "## Components", ABOUT_COMPONENTS]
+    return "\n\n".join([*parts, "\n".join(components)]) + "\n"
+
+
+def events() -> str:
+    """Every field of an event."""
+    rows = ["| field | holds |", "| --- | --- |", *(f"| `{name}` | {holds} |" for name, holds in EVENT_FIELDS.items())]
+    return "\n\n".join(["# Events", WRITTEN_BY, ABOUT_EVENTS, "\n".join(rows)]) + "\n"
+
+
 def key_name(key: Key) -> str:
     """A key's name with a word for each of its parameters: `session:<session>:ready:<queue>`."""
     first, *others = key.template.split("%s")
@@ -135,6 +167,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/keys.md": keys,
     "reference/scripts.md": scripts,
     "reference/errors.md": error_tree,
+    "reference/logs.md": logs,
+    "reference/events.md": events,
 }
 
 

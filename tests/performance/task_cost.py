@@ -25,6 +25,7 @@ from orchestration.engine.processor import Fork, RunRequest
 from orchestration.engine.task import Steps, TaskEnd, TaskProcessor, run_steps
 from orchestration.state.clock import Timeline
 from orchestration.state.rows import sequence_of
+from orchestration.telemetry.logs import Place
 from orchestration.vocabulary import NO_ITEM, JoinCounts
 from tasks import run_workflow
 from tasks.worker.limits import PoolTimeLimit, guard, unguard
@@ -105,7 +106,7 @@ def task_cost(engine: SteppingEngine, size: Size) -> TaskCost:
         ended = run_task(context)
         unlimited = _microseconds(partial(invoke, made, _NoLimit()), size)
         return TaskCost(
-            whole=_microseconds(lambda: run_steps(_steps(tasks, context, scope), limit), size),
+            whole=_microseconds(lambda: run_steps(_steps(tasks, context, scope), Place(context), limit), size),
             inputs=_microseconds(partial(action.inputs.render, scope), size),
             call=unlimited,
             limit=max(0.0, _microseconds(partial(invoke, made, limit), size) - unlimited),
@@ -127,7 +128,7 @@ def expression_costs(engine: SteppingEngine, size: Size, texts: Mapping[str, str
 
 def run_task(context: ProcessingContext) -> TaskEnd:
     """Run the one task of `ONE_TASK`."""
-    return run_steps(_steps(TaskProcessor(context), context, context.scope()), PoolTimeLimit())
+    return run_steps(_steps(TaskProcessor(context), context, context.scope()), Place(context), PoolTimeLimit())
 
 
 def _steps(tasks: TaskProcessor, context: ProcessingContext, scope: Scope) -> Steps[TaskEnd]:
@@ -170,5 +171,5 @@ def _microseconds(function: Callable[[], object], size: Size) -> float:
     return median(rounds)
 
 
-def _no_context() -> CallContext:
+def _no_context(_: Call) -> CallContext:
     raise AssertionError("a no-op takes no context")

@@ -14,7 +14,7 @@ from orchestration.registry import ActionSpec
 def call_of(function: Callable[..., Any], cancellation: Cancellation, seconds: float = 5.0) -> Call:
     """A call that may take so long, of a session with that cancellation."""
 
-    def unused() -> Any:
+    def unused(_: Call) -> Any:
         raise AssertionError
 
     spec = ActionSpec(

@@ -30,7 +30,7 @@ MAIN = threading.main_thread().ident or 0
 def call_of(seconds: float) -> Call:
     """A call that may take so long."""
 
-    def unused() -> Any:
+    def unused(_: Call) -> Any:
         raise AssertionError
 
     spec = ActionSpec("test.any", unused, is_async=False, takes_context=False, parameters={}, accepts_any=False)

@@ -89,9 +89,7 @@ async def _wait_for(call: Call, task: asyncio.Task[Any], steps: LimitedSteps, gr
 
 
 def _leave(call: Call, task: asyncio.Task[Any], grace_seconds: float) -> None:
-    _log.warning(
-        "[WORKER] async action %s takes no notice of being cancelled; its branch goes on without it", call.action
-    )
+    _log.warning("async action %s takes no notice of being cancelled; its branch goes on without it", call.action)
 
     async def cancel_again() -> None:
         pause = grace_seconds

@@ -84,13 +84,13 @@ class Successor:
         try:
             place = self._call.action if self._call.item < 0 else f"{self._call.action}:{self._call.item}"
             _log.warning(
-                "[WORKER] action %s (%s) does not end although its time (%g s) is over; its branch goes on without it",
+                "action %s (%s) does not end although its time (%g s) is over; its branch goes on without it",
                 place, self._call.spec.name, self._call.seconds,
             )  # fmt: skip
             self._late(self._call, self._began_ns, self._blocks)
         except Exception:  # noqa: BLE001 - the process that is stuck is given up as after a crash
             self.failed = True
-            _log.exception("[WORKER] nobody can go on without action %s yet", self._call.action)
+            _log.exception("nobody can go on without action %s yet", self._call.action)
         finally:
             self.over.set()
 

@@ -95,7 +95,7 @@ class PoolTimeLimit:
         """End a process of the pool whose main thread is in such a call; the worker starts another."""
         main = threading.main_thread()
         if is_pool_process() and any(call.thread is main and call.holds_cancelled for call in calls_of_process()):
-            _log.error("[WORKER] process %d does not end what was cancelled, and is ended", os.getpid())
+            _log.error("process %d does not end what was cancelled, and is ended", os.getpid())
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -91,7 +91,7 @@ class Ticker:
         try:
             return watched.expire(now_ns)
         except Exception:  # noqa: BLE001 - such as a thread that can't be started: the others must not suffer
-            _log.exception("[WORKER] the time limit of a call could not be kept; trying again")
+            _log.exception("the time limit of a call could not be kept; trying again")
             return now_ns + AGAIN_NS
 
     def _run(self) -> None:

@@ -56,8 +56,8 @@ def test_the_reaper_publishes_a_completion_that_was_lost_and_says_so(
         reaper.reap_sessions()
     (publication,) = engine.links.published
     assert (publication.flow_session_id, publication.runner, publication.message) == (session, "", "signature")
-    (said,) = (record.getMessage() for record in caplog.records if "[REAPER]" in record.getMessage())
-    assert said.startswith(f"[REAPER] {session}: it has ended and was not completed; its completion is published again")
+    (said,) = (record.getMessage() for record in caplog.records if record.name == "tasks.reaper")
+    assert said.startswith(f"{session}: it has ended and was not completed; its completion is published again")
     assert engine.processor.complete_workflow(session).counts == {"succeeded": 2}
     (finding,) = check_repairs(engine.settings.redis_url or "", engine.settings.namespace)
     assert (finding.grade, finding.message) == (Grade.OK, "done by cause: completion 1")

@@ -9,8 +9,10 @@ import pytest
 
 from orchestration.store import migrate, results, retention, sessions, updates, workflows
 from orchestration.store.pool import Database
+from orchestration.store.task_logs import write_task_logs
+from orchestration.telemetry.task_logs import TaskLogLine
 from orchestration.vocabulary import RunStatus
-from tests.integration.store.rows import new_session, task
+from tests.integration.store.rows import DAY, NOON_US, new_session, task
 
 TODAY = datetime.now(UTC).date()
 
@@ -33,7 +35,7 @@ def _partition_of(database: Database, flow_session_id: str, table: str = "tasks"
 def _age(database: Database, session: sessions.SessionRow, days: int) -> date:
     """Make a session look as if it had been accepted and finished some days ago."""
     day = session.session_day - timedelta(days=days)
-    for table in ("session_days", "flow_sessions", "tasks", "branches", "task_results"):
+    for table in ("session_days", "flow_sessions", "tasks", "branches", "task_results", "task_logs"):
         database.execute(
             f"UPDATE {table} SET session_day = %s WHERE flow_session_id = %s", (day, session.flow_session_id)
         )
@@ -68,10 +70,11 @@ def test_old_days_are_dropped_with_all_their_rows(fresh: Database) -> None:
         sessions.finish_session(fresh, session.flow_session_id, session.session_day, RunStatus.SUCCEEDED)
         updates.write_rows(fresh, [task(session.flow_session_id)])
         results.put_result(fresh, session.flow_session_id, session.session_day, "work", -1, b"1")
+        write_task_logs(fresh, [TaskLogLine(DAY, session.flow_session_id, "work", -1, 1, NOON_US, "info", "shop", "x")])
     day = _age(fresh, old, 31)
     assert retention.drop_old_partitions(fresh, 30) == retention.Dropped((day,))
     assert sessions.load_session(fresh, old.flow_session_id) is None
-    for table in ("tasks", "task_results", "flow_sessions", "session_days"):
+    for table in ("tasks", "task_results", "task_logs", "flow_sessions", "session_days"):
         assert fresh.fetch(f"SELECT flow_session_id FROM {table}") == [(young.flow_session_id,)]
 
 
