@@ -49,7 +49,7 @@ def test_what_is_scraped_is_what_is_recorded_also_of_killed_children(fleet: Flee
             "result = [send(workflow).delay().id for _ in range(6)] + [send(small).delay().id for _ in range(20)]",
             workflow=mixed(journal), small={"name": "small", "actions": {"a": NOOP, "b": {**NOOP, "needs": ["a"]}}},
         )  # fmt: skip
-        wait_until(lambda: running_in(journal, pool_processes(workers[0])), "something runs in the first worker")
+        wait_until(lambda: bool(running_in(journal, pool_processes(workers[0]))), "something runs in the first worker")
         for pid in pool_processes(workers[0]):
             kill(pid)
         client.run("result = [AsyncResult(id).get(timeout=90)['status'] for id in ids]", ids=ids)

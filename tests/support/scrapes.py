@@ -12,6 +12,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from orchestration.reports.metrics import Family
+from tasks.metrics.endpoint import shown
 from tests.support.waiting import wait_until
 
 #: A statement → its rows.
@@ -43,6 +45,15 @@ class Scrape:
     """One answer of an endpoint: (name, labels) → value."""
 
     values: dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+    @classmethod
+    def of(cls, families: Iterable[Family]) -> Scrape:
+        """The same, without an endpoint between."""
+        return cls({
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in families
+            for sample in shown(family).samples
+        })  # fmt: skip
 
     @property
     def series(self) -> set[tuple[str, frozenset[tuple[str, str]]]]:

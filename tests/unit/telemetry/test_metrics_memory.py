@@ -54,10 +54,12 @@ def test_a_program_that_joins_sees_what_others_count_and_adds_its_own() -> None:
 
 def test_threads_lose_no_count() -> None:
     counters = WorkerCounters()
-    threads = [
-        threading.Thread(target=lambda: [counters.add("fallbacks_total", 1, "spool") for _ in range(2000)])
-        for _ in range(4)
-    ]
+
+    def count() -> None:
+        for _ in range(2000):
+            counters.add("fallbacks_total", 1, "spool")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
