@@ -57,7 +57,7 @@ class Total:
 
 def bucket_sql(value: str, bounds: Bounds) -> str:
     """SQL for the place of an integer in bounds: the first that it is not above; their number when it is above all."""
-    return f"COALESCE(width_bucket({value} - 0.5, ARRAY{list(bounds.whole)}::float8[]), {NO_BUCKET})"
+    return f"COALESCE(width_bucket(({value} - 0.5)::float8, ARRAY{list(bounds.whole)}::float8[]), {NO_BUCKET})"
 
 
 def microseconds_sql(started: str, finished: str) -> str:

@@ -35,6 +35,8 @@ from orchestration.telemetry.metrics import Type
 _log = logging.getLogger(__name__)
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 DEFAULT_INTERVAL_MS: Final = 60_000
+#: For the last one; the worker is waited for, and the receiver may be away.
+CLOSE_SECONDS: Final = 2.0
 
 
 class OtlpSender:
@@ -60,7 +62,7 @@ class OtlpSender:
     def close(self) -> None:
         """Send once more, and no more then."""
         self._closing.set()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
         self._exporter.shutdown()
 
     def _run(self) -> None:

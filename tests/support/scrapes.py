@@ -21,21 +21,22 @@ Rows = Callable[[str], list[tuple[Any, ...]]]
 Counts = dict[str, Counter[tuple[str, ...]]]
 
 _ENDED = "('succeeded', 'failed', 'timed_out', 'cancelled', 'skipped', 'upstream_failed')"
-#: Metric → by which labels, and what PostgreSQL has of it: the labels, then a count.
+#: Metric → by which labels, and what PostgreSQL has of it: the labels, then a count. A row of no run is of `other`.
 _SAID = {
     "workflows": (("workflow", "status"), """
         SELECT workflow, status, count(*) FROM flow_sessions
         WHERE status NOT IN ('queued', 'running', 'suspended', 'paused') GROUP BY 1, 2"""),
     "branches": (("workflow", "status"), f"""
-        SELECT workflow, b.status, count(*) FROM branches b JOIN flow_sessions USING (session_day, flow_session_id)
+        SELECT COALESCE(workflow, 'other'), b.status, count(*) FROM branches b
+        LEFT JOIN flow_sessions USING (session_day, flow_session_id)
         WHERE b.status IN {_ENDED} GROUP BY 1, 2"""),
     "tasks": (("workflow", "action", "status"), f"""
-        SELECT workflow, action, t.status, count(*) FROM tasks t
-        JOIN flow_sessions USING (session_day, flow_session_id)
+        SELECT COALESCE(workflow, 'other'), action, t.status, count(*) FROM tasks t
+        LEFT JOIN flow_sessions USING (session_day, flow_session_id)
         WHERE item = -1 AND t.status IN {_ENDED} GROUP BY 1, 2, 3"""),
     "items": (("workflow", "action", "status"), f"""
-        SELECT workflow, action, t.status, count(*) FROM tasks t
-        JOIN flow_sessions USING (session_day, flow_session_id)
+        SELECT COALESCE(workflow, 'other'), action, t.status, count(*) FROM tasks t
+        LEFT JOIN flow_sessions USING (session_day, flow_session_id)
         WHERE item >= 0 AND t.status IN {_ENDED} GROUP BY 1, 2, 3"""),
 }  # fmt: skip
 
@@ -93,7 +94,7 @@ def endpoint_of(log: Path, after: int = 0) -> str:
         found[:] = re.findall(r"metrics are at (http://\S+?/metrics)", log.read_bytes()[after:].decode())
         return bool(found)
 
-    wait_until(is_said, f"the metrics' address in {log}")
+    wait_until(is_said, f"the metrics' address in {log}", seconds=60)
     return found[-1]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -25,7 +26,7 @@ from orchestration.state.stream import StatusStream
 from orchestration.store.pool import Database
 from orchestration.telemetry.metrics import METRICS, Source
 from orchestration.telemetry.metrics_memory import WorkerCounters, counters
-from tasks.metrics.endpoint import Endpoint
+from tasks.metrics.endpoint import PORTS, Endpoint
 from tests.support.scrapes import Scrape, counted, recorded, scrape
 from tests.support.stepping import SteppingEngine
 
@@ -126,6 +127,17 @@ def test_openmetrics_is_understood_too_and_other_paths_are_told(engine: Stepping
         assert not {name for name, _ in fleet} & {name for name, _ in worker}
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(shown.url.removesuffix("/metrics"))
+
+
+def test_workers_on_one_host_take_ports_one_after_another(engine: SteppingEngine, tmp_path: Path) -> None:
+    with endpoint(engine, tmp_path) as first:
+        port = urlsplit(first.url).port
+        assert port is not None
+        with closing(Endpoint(first.reader, "127.0.0.1", port)) as second:
+            other = urlsplit(second.url).port
+            assert other is not None
+            assert port < other < port + PORTS
+            assert scrape(second.url).get("worker_slots") == 3
 
 
 def test_names_beyond_the_bound_are_one_and_nothing_is_lost(engine: SteppingEngine, tmp_path: Path) -> None:
