@@ -97,6 +97,7 @@ def test_other_pools_count_as_well(fleet: Fleet, journal: Path, pool: str) -> No
     wait_until(is_counted, "all is counted")
 
 
+@pytest.mark.timeout(600)
 def test_nothing_grows_with_workers_that_are_killed(fleet: Fleet) -> None:
     workers = fleet.start(2, concurrency=1, METRICS_PORT="0", LEASE_SECONDS="2")
     urls = [endpoint_of(worker.log) for worker in workers]

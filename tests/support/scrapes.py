@@ -94,7 +94,7 @@ def endpoint_of(log: Path, after: int = 0) -> str:
         found[:] = re.findall(r"metrics are at (http://\S+?/metrics)", log.read_bytes()[after:].decode())
         return bool(found)
 
-    wait_until(is_said, f"the metrics' address in {log}", seconds=60)
+    wait_until(is_said, f"the metrics' address in {log}", seconds=90)
     return found[-1]
 
 
