@@ -126,6 +126,18 @@ class Settings(BaseSettings):
     statement_timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="PostgreSQL's statement_timeout.")
     retention_days: int = Field(30, ge=1, le=36_500, description="Finished runs are kept this long; whole days.")
 
+    # Metrics
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535,
+        description="Where a worker shows its metrics: the first free port from here on; 0: any; none: nowhere.",
+    )  # fmt: skip
+    metrics_address: str = Field("127.0.0.1", description="The address of this host at which it does.")
+    metrics_max_names: int = Field(
+        200, ge=1, le=1000,
+        description="Workflows, their actions, queues and types of errors that metrics tell apart, of each so many; "
+        "all others are `other`.",
+    )  # fmt: skip
+
     # For tests
     crash_at: str = Field(
         "", description="Kills the process at a probe, as `<probe>:<n>` (see docs/reliability.md). Never in production."

@@ -34,9 +34,11 @@ from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
 from orchestration.telemetry.logs import ids_of_record
+from orchestration.telemetry.metrics_memory import counters
 from orchestration.telemetry.probes import probe
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
+from tasks.metrics import start_metrics
 from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.rehydration import Rehydration
 from tasks.sender import Sender
@@ -140,6 +142,7 @@ class UpkeepLoop:
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
         self._sender.start()
+        end_metrics = start_metrics(self._settings, self._worker, self._slots)
         drain = threading.Thread(target=self._updater.run, name="updater")
         drain.start()
         ended = threading.Event()
@@ -162,6 +165,7 @@ class UpkeepLoop:
             self._sender.end()
             drain.join()
             self._drain_rest()
+            end_metrics()
             self._database.close()
 
     def open_slots(self) -> None:
@@ -287,6 +291,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the group; the worker decides when we end
     settings = usable_settings()
     configure_logging(settings, ids_of_record)
+    counters.join(arguments["counters"])
     worker_pid = os.getppid()
 
     def stopped(seconds: float) -> bool:

@@ -15,6 +15,7 @@ from orchestration.channel.spool import Replayed, Spool
 from orchestration.errors import ServiceUnreachable, SpoolFull
 from orchestration.store.pool import Database
 from orchestration.store.updates import write_rows
+from orchestration.telemetry.metrics_memory import counters
 from orchestration.telemetry.probes import probed
 
 _log = logging.getLogger(__name__)
@@ -41,10 +42,13 @@ class Fallback:
             try:
                 self._spool.append(entry_text(every))
             except (SpoolFull, OSError) as full:
+                counters.add("fallbacks_total", 1, "memory")
                 _log.error("a status update is in memory only: %s; %s", error, full)
             else:
+                counters.add("fallbacks_total", 1, "spool")
                 _log.warning("a status update waits in the spool: %s", error)
         else:
+            counters.add("fallbacks_total", 1, "postgresql")
             _log.warning("a status update went straight to PostgreSQL")
 
     def replay_spool(self) -> Replayed:

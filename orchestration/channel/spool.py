@@ -136,6 +136,10 @@ class Spool:
         """Bytes that wait to be replayed."""
         return sum(size for path in self._files() if (size := _size_of(path)))
 
+    def files(self) -> int:
+        """How many files there are to be replayed."""
+        return len(self._files())
+
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob(f"*{_SUFFIX}"))
 

@@ -21,6 +21,7 @@ from orchestration.errors import ServiceUnreachable
 from orchestration.state.stream import StatusStream, StreamEntry
 from orchestration.store.pool import Database
 from orchestration.store.updates import write_rows
+from orchestration.telemetry.metrics_memory import counters
 
 _log = logging.getLogger(__name__)
 
@@ -147,9 +148,12 @@ class Updater:
         total = Drained()
         for batch in self._batches(entries):
             content = batch.content
+            began_ns = time.monotonic_ns()
             written = write_rows(
                 self._database, content.tasks, content.branches, content.sessions, content.dead_letters
             )
+            counters.observe("status_batch_rows", content.rows)
+            counters.observe("status_write_seconds", time.monotonic_ns() - began_ns)
             self._stream.acknowledge(batch.ids)
             lost = [*content.dead_letters, *written.refused]
             for letter in lost:

@@ -74,6 +74,13 @@ class MetricsRecorder:
     branches: int = 0
     tasks: int = 0
     busy_ns: int = 0
+    _taken_ns: int = 0
+
+    def take_busy_ns(self) -> int:
+        """Time in actions since this was last asked."""
+        now_ns = self.busy_ns
+        taken_ns, self._taken_ns = now_ns - self._taken_ns, now_ns
+        return taken_ns
 
     def record_task(self, duration_ns: int) -> None:
         """Count one task that took `duration_ns`."""

@@ -46,6 +46,7 @@ from orchestration.state.wire import lives_in
 from orchestration.store import recovery, sessions
 from orchestration.store.recovery import Facts
 from orchestration.telemetry.logs import Place, at
+from orchestration.telemetry.metrics_memory import counters
 from orchestration.telemetry.probes import probe
 from orchestration.vocabulary import Mode, RunStatus, Settlement, Verdict
 
@@ -157,12 +158,16 @@ class EnhancedParallelProcessor:
         fork_without = request.fork_without
         if fork_without is not None:
             inline.without = lambda: fork_without(replace(fork, settlements=inline.settlements, leaves=True))
+        began_ns = time.monotonic_ns()
         with at(Place(context)), context.span_factory.start_as_current_span("workflow_execution"):
             try:
                 inline.run_first_branch()
                 inline.run_short_rest()
             except StaleClaim:
                 return fork  # others have taken it up: this process was taken for dead
+            finally:
+                counters.add("permit_seconds_total", time.monotonic_ns() - began_ns)
+                counters.add("busy_seconds_total", context.metrics_recorder.take_busy_ns())
         begun = replace(fork, settlements=inline.settlements)
         is_cancelled = context.cancellation.is_set
         return self._end_inline(begun, inline) if inline.has_ended and not is_cancelled else begun
@@ -258,7 +263,7 @@ class EnhancedParallelProcessor:
         )
         sessions.finish_session(
             self.stores.database, fork.request.flow_session_id, fork.row.session_day, RunStatus.FAILED,
-            error=orjson.dumps({"type": "LimitReached", "message": message}),
+            error=orjson.dumps({"type": "LimitReached", "message": message}), workflow=fork.version.workflow,
         )  # fmt: skip
 
     def header_of(self, flow_session_id: str) -> int:

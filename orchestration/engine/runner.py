@@ -21,6 +21,7 @@ from orchestration.engine.multiplex import LoopBlocked, Multiplexer
 from orchestration.errors import ServiceUnreachable, StaleClaim, WorkflowExecutionError
 from orchestration.state.client import RedisError
 from orchestration.state.records import Runner
+from orchestration.telemetry.metrics_memory import counters
 from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class RunnerLoop:
         self._links = links
         self._settling = threading.Lock()
         self._calls = 0
-        self._began = self._sliced = self._ticked = self._charged = time.monotonic_ns()
+        self._began = self._sliced = self._ticked = self._charged = self._counted = time.monotonic_ns()
         self._async: Multiplexer | None = None
         #: Permits to take beyond those of branches that run: more and more while all that comes is async.
         self._more = 1
@@ -88,11 +89,13 @@ class RunnerLoop:
         Raises: what a service that stays away makes of a call; claims held go back first, if Redis answers.
         """
         try:
-            return self._take_turns([])
+            verdict = self._take_turns([])
         except GivenUp:
             if isinstance(self._left, Exception):
                 raise self._left from None
-            return self._left
+            verdict = self._left
+        counters.add("runner_slices_total", 1, verdict.value)
+        return verdict
 
     def _take_turns(self, settlements: list[Settlement]) -> Verdict:
         held: Sequence[Claim] = ()
@@ -128,6 +131,7 @@ class RunnerLoop:
 
     def _call(self, settlements: Sequence[Settlement], mode: Mode, want: int) -> Next:
         now = time.monotonic_ns()
+        self._count(now)
         elapsed = now - self._charged
         if elapsed < CHARGE_NS and mode is Mode.GO:
             elapsed = 0
@@ -153,6 +157,13 @@ class RunnerLoop:
         if answer.verdict is Verdict.ENDED and answer.signature:
             self._links.publish_completion(context.flow_session_id, answer.signature)
         return answer
+
+    def _count(self, now: int) -> None:
+        """Add to the worker's counters how long permits were held since the last call, and how long in actions."""
+        permits = max(1, self._async.running if self._async is not None else 0)
+        counters.add("permit_seconds_total", permits * (now - self._counted))
+        counters.add("busy_seconds_total", self._context.metrics_recorder.take_busy_ns())
+        self._counted = now
 
     def _wanted(self, running: int) -> int:
         most = 1 if self._takes_one else self._context.settings.runner_async_branches

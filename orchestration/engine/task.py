@@ -42,6 +42,7 @@ from orchestration.state.clock import Timeline
 from orchestration.state.rows import task_row
 from orchestration.store import results as stored_results
 from orchestration.telemetry.logs import ActionLogger, Place, current_place, place_of_task
+from orchestration.telemetry.metrics_memory import counters
 from orchestration.vocabulary import NO_ITEM, Claim, JoinCounts, Outcome, TaskStatus
 
 _action_log = logging.getLogger("orchestration.action")
@@ -220,6 +221,7 @@ class TaskProcessor:
             return None
         death = context.stores.live.death_of(context.flow_session_id, claim.unit)
         last = f", the last time {death}" if death else ""
+        counters.add("poison_branches_total", 1)
         error = ActionError(f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={most}){last}")
         now = time.monotonic_ns()
         return TaskEnd(TaskStatus.FAILED, error=describe_error(error, attempt), started_ns=now, finished_ns=now)

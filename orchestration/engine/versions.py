@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from orchestration.errors import DefinitionError, Problem, UnknownWorkflow
 from orchestration.plan import Plan, compile_plan
 from orchestration.registry import load_actions
 from orchestration.store import workflows
+from orchestration.telemetry.metrics_memory import counters
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -90,6 +92,7 @@ class VersionCache:
         known = self._by_content.get(content)
         if known is not None:
             return self.load(known)
+        began_ns = time.monotonic_ns()
         self._load_actions()
         definition = load_definition(dict(workflow), max_actions=self._settings.max_actions)
         plan = compile_plan(definition)
@@ -99,7 +102,7 @@ class VersionCache:
         if len(self._by_content) > KEPT:
             self._by_content.clear()
         self._by_content[content] = plan.version_id
-        return self._keep(plan, stored.workflow, stored.number)
+        return self._keep(plan, stored.workflow, stored.number, began_ns)
 
     def load(self, version_id: str) -> Version:
         """The version with this id, compiled; from PostgreSQL the first time, by one thread while others wait for it.
@@ -108,15 +111,17 @@ class VersionCache:
         """
         version = self._known(version_id)
         if version is not None:
+            counters.add("versions_cache_hits_total", 1)
             return version
         with self._loading:
             version = self._known(version_id)
             if version is not None:
                 return version
+            began_ns = time.monotonic_ns()
             loaded = workflows.load_version(self._database, version_id)
             self._load_actions()
             plan = compile_plan(load_definition(loaded.definition, max_actions=self._settings.max_actions))
-            return self._keep(plan, loaded.workflow, loaded.number)
+            return self._keep(plan, loaded.workflow, loaded.number, began_ns)
 
     def _known(self, version_id: str) -> Version | None:
         with self._lock:
@@ -125,7 +130,9 @@ class VersionCache:
                 self._by_id.move_to_end(version_id)
             return version
 
-    def _keep(self, plan: Plan, workflow: str, number: int) -> Version:
+    def _keep(self, plan: Plan, workflow: str, number: int, began_ns: int) -> Version:
+        counters.add("versions_cache_misses_total", 1)
+        counters.observe("versions_cache_update_seconds", time.monotonic_ns() - began_ns)
         with self._lock:
             version = self._by_id.get(plan.version_id)
             if version is None:

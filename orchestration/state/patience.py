@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from orchestration.telemetry.metrics_memory import counters
+
 T = TypeVar("T")
 #: Puts what the caller has in hand where it outlives the process.
 Keep = Callable[[], None]
@@ -60,6 +62,7 @@ class Patience:
         """Like `run`, when the call has failed before; its first repetition is at once: connections are cut often."""
         began, count = time.monotonic(), 0
         while True:
+            counters.add("send_retries_total", 1)
             try:
                 result = call()
             except Exception as error:

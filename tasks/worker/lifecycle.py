@@ -16,11 +16,13 @@ import sys
 from typing import Any
 
 import redis
+from billiard import current_process
 from celery import bootsteps, signals
 
 from config.broker import is_rabbitmq
 from config.logs import configure_logging
 from config.settings import get_settings
+from orchestration.telemetry.metrics_memory import counters
 from tasks.broker import refusal
 from tasks.celery_app import app
 from tasks.transport import deliveries
@@ -79,6 +81,7 @@ class Upkeep(bootsteps.StartStopStep):
             worker.app.conf.broker_heartbeat = 0
         if is_green():
             importlib.import_module("tasks.worker.green_pool").adapt()
+        counters.share()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
 
     def start(self, worker: Any) -> None:
@@ -105,6 +108,12 @@ def _check_broker() -> None:
     if refused is not None:
         sys.stderr.write(f"{refused}\n")
         raise SystemExit(2)
+
+
+@signals.worker_process_init.connect(weak=False)
+def _begin_child(**_: Any) -> None:
+    """A child of the pool counts in the row of its place; the one that had it before is dead."""
+    counters.use_row_of_child(getattr(current_process(), "index", 0))
 
 
 @signals.worker_ready.connect(weak=False)

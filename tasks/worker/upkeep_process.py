@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 import psutil
 
+from orchestration.telemetry.metrics_memory import counters
+
 _log = logging.getLogger(__name__)
 #: Seconds to drain the status channel after the pool has stopped.
 DRAIN_SECONDS = 10.0
@@ -31,7 +33,11 @@ class UpkeepProcess:
     """The upkeep process of one worker."""
 
     def __init__(self, worker: str, queues: Sequence[str], slots: int) -> None:
-        self._arguments = json.dumps({"worker": worker, "queues": list(queues), "slots": slots})
+        #: Memory in which the worker's processes count, shared before its pool was forked.
+        self._counters = counters.share()
+        self._arguments = json.dumps(
+            {"worker": worker, "queues": list(queues), "slots": slots, "counters": self._counters}
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._is_open = False
         #: Since when it stands still, by `time.monotonic`.
@@ -40,8 +46,9 @@ class UpkeepProcess:
     def start(self) -> None:
         """Start it; until `open_slots` it does all its duties but for registering the worker."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.upkeep", self._arguments], stdin=subprocess.PIPE, close_fds=True
-        )
+            [sys.executable, "-m", "tasks.upkeep", self._arguments], stdin=subprocess.PIPE, close_fds=True,
+            pass_fds=[self._counters],
+        )  # fmt: skip
         if self._is_open:
             self.open_slots()
 

@@ -15,11 +15,15 @@ from typing import Any, Final
 
 import psycopg2
 
+from orchestration.reports.metrics import Families, Recorded, add_recorded
+from orchestration.store.pool import Database
+from orchestration.store.totals import read_totals
 from tests.chaos.faults import Injected
 from tests.chaos.stack import ChaosStack
 from tests.chaos.workload import Kind
 from tests.support.overlap import Span, Spell, breaches
 from tests.support.records import live_keys
+from tests.support.scrapes import Scrape, counted, recorded
 
 #: What ended less than this before its process was lost may be unsettled, seconds: items are settled together.
 UNSETTLED_SECONDS: Final = 0.25
@@ -95,6 +99,7 @@ def audit(stack: ChaosStack, sent: Mapping[str, str], mix: Mapping[str, Kind], f
     found.wrong += _wrong_times(stack, sent)
     ours = [each for each in executions(stack.journal) if each.run in sent]
     _check_executions(ours, sent, mix, faults, found)
+    found.wrong += _wrongly_counted(stack)
     found.left_in_redis += live_keys(stack.redis_url, stack.servers.namespace)
     return found
 
@@ -154,6 +159,20 @@ def _wrong_times(stack: ChaosStack, sent: Mapping[str, str]) -> list[str]:
         f"{run} {name} is recorded from {started} to {finished}"
         for run, name, started, finished in _rows(stack, _WRONG_TIMES)
         if run in sent
+    ]
+
+
+def _wrongly_counted(stack: ChaosStack) -> list[str]:
+    """Where metrics say another number than the record."""
+    with closing(Database(stack.database_url)) as database:
+        found = Families()
+        add_recorded(found, Recorded(read_totals(database), 0), most_names=1000)
+        told, said = counted(Scrape.of(found.all())), recorded(database.fetch)
+    return [
+        f"metrics count {told[name][labels]} {name} of {', '.join(labels)}, the record {said[name][labels]}"
+        for name in told
+        for labels in sorted(told[name].keys() | said[name].keys())
+        if told[name][labels] != said[name][labels]
     ]
 
 

@@ -19,6 +19,7 @@ from orchestration import errors
 from orchestration.registry import find_action, load_actions, registered_actions
 from orchestration.reports.events import FIELDS as EVENT_FIELDS
 from orchestration.state.keys import KEYS, Key
+from orchestration.telemetry.metrics import METRICS, Metric, Source
 from parallelizer.cli.main import build_app
 
 LUA = files("orchestration.state.lua")
@@ -58,6 +59,18 @@ event are null. How to use them is told in [Observability](../observability.md#e
 ABOUT_ERRORS = """\
 What the processor raises on purpose (`orchestration.errors`). A class that stands below another one is a subclass
 of it. `config.settings.WrongSetting` (a `ValueError`) stops a process whose settings are wrong."""
+
+
+ABOUT_METRICS = """\
+What each worker shows at `/metrics` (setting `METRICS_PORT`). A histogram has series with `_bucket`, `_count` and
+`_sum` behind its name, a summary with `_count` and `_sum`. No label ever has the id of a run; beyond
+`METRICS_MAX_NAMES`, names are `other`. How to read them is told in [Observability](../observability.md#metrics)."""
+
+TITLES_OF_METRICS = {
+    Source.RECORD: "Of the fleet: counted in PostgreSQL with what they count; the same at every worker",
+    Source.LIVE: "Of the fleet: read from Redis at each scrape; the same at every worker",
+    Source.WORKER: "Of one worker: since it was started",
+}
 
 
 def command_line() -> str:
@@ -135,6 +148,24 @@ def events() -> str:
     return "\n\n".join(["# Events", WRITTEN_BY, ABOUT_EVENTS, "\n".join(rows)]) + "\n"
 
 
+def metrics() -> str:
+    """Every metric: name, type, labels, what it means; by where it comes from."""
+    parts = ["# Metrics", WRITTEN_BY, ABOUT_METRICS]
+    for source, title in TITLES_OF_METRICS.items():
+        rows = ["| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
+        rows += [_metric_row(metric) for metric in METRICS.values() if metric.source is source]
+        parts += [f"## {title}", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metric_row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    bounds = ""
+    if metric.bounds is not None:
+        bounds = f" Buckets: {', '.join(f'{bound:g}' for bound in metric.bounds.shown)}."
+    return f"| `{metric.name}` | {metric.type.value} | {labels} | {_cell(metric.help)}{bounds} |"
+
+
 def key_name(key: Key) -> str:
     """A key's name with a word for each of its parameters: `session:<session>:ready:<queue>`."""
     first, *others = key.template.split("%s")
@@ -165,6 +196,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/settings.md": settings,
     "reference/actions.md": actions,
     "reference/keys.md": keys,
+    "reference/metrics.md": metrics,
     "reference/scripts.md": scripts,
     "reference/errors.md": error_tree,
     "reference/logs.md": logs,

@@ -7,7 +7,7 @@ looks, within the hour; until then lines go to the DEFAULT partition.
 from alembic import op
 
 revision = "0005"
-down_revision = "0002"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
