@@ -126,6 +126,13 @@ class Settings(BaseSettings):
     statement_timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="PostgreSQL's statement_timeout.")
     retention_days: int = Field(30, ge=1, le=36_500, description="Finished runs are kept this long; whole days.")
 
+    # Pages in Flower
+    dashboard_operators: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Who may cancel, pause and act in Flower, by user name or e-mail address, separated by commas; "
+        "empty: whoever is signed in. Others may look.",
+    )
+
     # For tests
     crash_at: str = Field(
         "", description="Kills the process at a probe, as `<probe>:<n>` (see docs/reliability.md). Never in production."
@@ -148,7 +155,9 @@ class Settings(BaseSettings):
             "python_call_allowed": self.python_call_allowed,
         }
 
-    @field_validator("action_modules", "http_allowed_networks", "python_call_allowed", mode="before")
+    @field_validator(
+        "action_modules", "http_allowed_networks", "python_call_allowed", "dashboard_operators", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

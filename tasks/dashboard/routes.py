@@ -1,0 +1,27 @@
+"""Which path is whose."""
+
+from __future__ import annotations
+
+from tornado.routing import URLSpec
+from tornado.web import url
+
+from tasks.dashboard import static_files
+from tasks.dashboard.handlers import PageHandler
+
+
+def routes(prefix: str) -> list[URLSpec]:
+    """All our paths.
+
+    Args: prefix: Flower's `--url_prefix` with a slash before it, or empty.
+    """
+    base = f"{prefix}/flow"
+
+    def page(path: str, name: str, title: str, script: str) -> URLSpec:
+        return url(base + path, PageHandler, {"title": title, "script": script, "tab": name}, name=name)
+
+    return [
+        page("", "flow", "Workflows", "runs"),
+        page("/limits", "flow-limits", "Limits", "limits"),
+        page("/throughput", "flow-throughput", "Throughput", "throughput"),
+        url(rf"{base}/static/[0-9a-f]+/(.+)", static_files.StaticFiles, {"path": str(static_files.FOLDER)}),
+    ]

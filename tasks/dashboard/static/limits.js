@@ -1,0 +1,3 @@
+import { html, showPage } from "./lib.js";
+
+showPage(() => html`<p>…</p>`);
