@@ -15,6 +15,8 @@ from tasks.dashboard.handlers import Refused
 from tasks.dashboard.loader import PageLoader
 from tasks.dashboard.reads import Reads
 from tasks.dashboard.routes import routes
+from tasks.dashboard.run import Pictures
+from tasks.dashboard.run_watch import RunWatches
 
 
 class ProcessorFlower(Flower):
@@ -33,6 +35,8 @@ class ProcessorFlower(Flower):
         self.guard = Guard(options, settings["cookie_secret"], settings_of_processor.dashboard_operators)
         self.reads = Reads(settings_of_processor)
         self.feeds = Feeds(self.reads)
+        self.pictures = Pictures(self.reads)
+        self.watches = RunWatches(self.reads)
         self.add_transform(SafeHeaders)
         prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
         self.add_handlers(r".*", routes(prefix))
@@ -47,5 +51,6 @@ class ProcessorFlower(Flower):
     def stop(self) -> None:
         """Flower has ended, with all that our pages opened."""
         self.feeds.close()
+        self.watches.close()
         super().stop()
         self.reads.close()

@@ -7,6 +7,7 @@ from tornado.web import url
 
 from tasks.dashboard import static_files
 from tasks.dashboard.handlers import PageHandler
+from tasks.dashboard.run import run_routes
 
 
 def routes(prefix: str) -> list[URLSpec]:
@@ -21,6 +22,7 @@ def routes(prefix: str) -> list[URLSpec]:
 
     return [
         page("", "flow", "Workflows", "runs"),
+        *run_routes(base),
         page("/limits", "flow-limits", "Limits", "limits"),
         page("/throughput", "flow-throughput", "Throughput", "throughput"),
         url(rf"{base}/static/[0-9a-f]+/(.+)", static_files.StaticFiles, {"path": str(static_files.FOLDER)}),
