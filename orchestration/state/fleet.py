@@ -6,7 +6,7 @@ Read in a few round trips whatever there is, and bounded: what is shown are the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestration.state.limits import SESSIONS, LimitReport, read_limit
@@ -77,7 +77,7 @@ def read_queues(live: LiveState, most_next: int = 5) -> list[QueueReport]:
 
 
 def read_busiest_limits(live: LiveState) -> tuple[list[LimitReport], int]:
-    """The limits of the fleet and of workflows, and of the keys the MOST_SHOWN that most wait for; how many are left out."""
+    """The limits of the fleet, and of the others the MOST_SHOWN that most wait for; and how many are left out."""
     key, client = live.space.key, live.client
     in_force, operators = (
         {name.decode(): int(most) for name, most in fields.items()}
@@ -195,11 +195,14 @@ class RateLimits:
 
 
 def _claims_of(live: LiveState, session: str, most: int) -> list[Holder]:
+    runners = live.client.hgetall(live.space.key("runners", session))
+    of_life = {value.decode().partition("|")[0]: runner.decode() for runner, value in runners.items()}
     snapshot = live.snapshot(session)
     claims = sorted(snapshot.claims if snapshot else (), key=lambda claim: claim.since_us)[:most]
-    leases = {holder.runner: holder for holder in _with_leases(live, [(claim.runner, 0) for claim in claims])}
+    held = [(of_life.get(f"{claim.worker}/{claim.runner}", ""), claim.since_us) for claim in claims]
     return [
-        Holder(session, claim.runner, claim.since_us, leases[claim.runner].lease_us, claim.worker) for claim in claims
+        replace(holder, flow_session_id=session, worker=claim.worker)
+        for holder, claim in zip(_with_leases(live, held), claims, strict=True)
     ]
 
 

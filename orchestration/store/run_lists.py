@@ -82,9 +82,9 @@ def count_newer(database: Database, wanted: RunFilter, than: Place, most: int) -
     values |= {
         "than_at": than[0], "than_id": than[1], "most": most, "statuses": [one.value for one in wanted.statuses],
     }  # fmt: skip
+    where = " AND ".join(conditions)
     rows = database.fetch(
-        f"SELECT count(*) FROM (SELECT 1 FROM flow_sessions WHERE {' AND '.join(conditions)} LIMIT %(most)s) AS counted",
-        values,
+        f"SELECT count(*) FROM (SELECT 1 FROM flow_sessions WHERE {where} LIMIT %(most)s) AS counted", values
     )
     return int(rows[0][0])
 
