@@ -14,6 +14,7 @@ from typing import Any
 from orchestration.errors import UnknownRun
 from orchestration.store import json_text
 from orchestration.store.pool import Database, Day, Row
+from orchestration.store.totals import COUNT_FINISHED, OTHER, names_of
 from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import FINAL_RUN_STATUSES, RunStatus
 
@@ -42,11 +43,14 @@ FROM accepted RETURNING {_COLUMNS}
 
 #: No end before the start: another server, after a fail-over, may be behind the one that accepted the run.
 _FINISH = f"""
+WITH finished AS (
 UPDATE flow_sessions SET status = %(status)s, output = %(output)s::json, error = %(error)s::json,
     counts = %(counts)s::json, started_at = COALESCE(started_at, GREATEST(statement_timestamp(), created_at)),
     finished_at = GREATEST(statement_timestamp(), created_at, started_at)
 WHERE session_day = %(day)s AND flow_session_id = %(id)s AND status <> ALL (%(final)s)
-RETURNING {_COLUMNS}
+RETURNING *
+), {COUNT_FINISHED}
+SELECT {_COLUMNS} FROM finished
 """
 
 _SET_STATUS = """
@@ -162,7 +166,7 @@ def load_session_of_day(database: Database, flow_session_id: str, session_day: D
 
 
 @probed("sql.finish_session")
-def finish_session(
+def finish_session(  # noqa: PLR0913 - what is recorded, and what it is counted under
     database: Database,
     flow_session_id: str,
     session_day: Day,
@@ -170,10 +174,13 @@ def finish_session(
     output: str | bytes | None = None,
     error: str | bytes | None = None,
     counts: Mapping[str, int] | None = None,
+    *,
+    workflow: str = OTHER,
+    branches: int = 0,
 ) -> tuple[bool, SessionRow]:
-    """The session has a final status: this one, for exactly one caller.
+    """The session has a final status: this one, for exactly one caller; and it is counted (totals.py).
 
-    Args: output, error: JSON texts.
+    Args: output, error: JSON texts. workflow, branches: its name, and how many it was of: what metrics count it under.
     Returns: whether this caller set it, and the row: what the winner wrote.
     Raises: UnknownRun: there is no such session. ValueError: `status` is not final.
     """
@@ -182,7 +189,8 @@ def finish_session(
     values = {
         "id": flow_session_id, "day": session_day, "status": RunStatus(status).value, "output": _text(output),
         "error": _text(error), "counts": json_text.dump(dict(counts or {})),
-        "final": list(_FINAL),
+        "final": list(_FINAL), "name": names_of(database).bounded(database.fetch, "workflow", workflow)[0],
+        "branches": branches,
     }  # fmt: skip
     rows = database.execute(_FINISH, values)
     if rows:
