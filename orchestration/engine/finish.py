@@ -11,6 +11,7 @@ from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import describe_error
 from orchestration.engine.results import encode_result
 from orchestration.errors import ActionError, ExpressionError, SessionClosed
+from orchestration.plan import Plan
 from orchestration.store import sessions
 from orchestration.vocabulary import RunStatus
 
@@ -68,8 +69,19 @@ def end_session(
     status = RunStatus.FAILED if failed else RunStatus.SUCCEEDED
     won, written = sessions.finish_session(
         context.stores.database, context.flow_session_id, row.session_day, status, output, error, counts,
+        workflow=row.workflow, branches=branches_of(context.plan, counts),
     )  # fmt: skip
     return RunResult.of_row(written, recorded_before=not won)
+
+
+def branches_of(plan: Plan, counts: Mapping[str, int]) -> int:
+    """Of how many branches a session was, each item of a `for_each` being one.
+
+    Args: counts: its tasks by status, items in place of their `for_each`.
+    """
+    plain = [branch for branch in plan.branches.values() if not branch.is_for_each]
+    others = sum(counts.values()) - sum(len(branch.actions) for branch in plain)
+    return len(plain) + max(0, others)
 
 
 def ensure_open(context: ProcessingContext) -> None:

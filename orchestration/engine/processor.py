@@ -257,7 +257,7 @@ class EnhancedParallelProcessor:
         )
         sessions.finish_session(
             self.stores.database, fork.request.flow_session_id, fork.row.session_day, RunStatus.FAILED,
-            error=orjson.dumps({"type": "LimitReached", "message": message}),
+            error=orjson.dumps({"type": "LimitReached", "message": message}), workflow=fork.version.workflow,
         )  # fmt: skip
 
     def header_of(self, flow_session_id: str) -> int:

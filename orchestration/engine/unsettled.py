@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import orjson
 
 from orchestration.engine.context import ProcessingContext
-from orchestration.engine.finish import RunResult, ensure_open
+from orchestration.engine.finish import RunResult, branches_of, ensure_open
 from orchestration.engine.results import counts_of
 from orchestration.plan import Branch
 from orchestration.state.records import ItemProgress, Stopped, Unsettled
@@ -58,8 +58,9 @@ def end_stopped(
         live.record_rows(session, context.day, context.worker, encode_rows(rows[start : start + ROWS]))
     status, error = _end_of(context, stopped)
     won, written = sessions.finish_session(
-        context.stores.database, session, row.session_day, status, None, error, total
-    )
+        context.stores.database, session, row.session_day, status, None, error, total,
+        workflow=row.workflow, branches=branches_of(context.plan, total),
+    )  # fmt: skip
     return RunResult.of_row(written, recorded_before=not won)
 
 

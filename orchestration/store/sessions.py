@@ -14,14 +14,16 @@ from typing import Any
 from orchestration.errors import UnknownRun
 from orchestration.store import json_text
 from orchestration.store.pool import Database, Day, Row
+from orchestration.store.totals import COUNT_FINISHED, OTHER, names_of
 from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import FINAL_RUN_STATUSES, RunStatus
 
-_LIGHT_COLUMNS = (
+#: What lists need of a session; `session_of` takes a row of these.
+LIGHT_COLUMNS = (
     "flow_session_id, session_day, workflow, version_id, version, status, priority, created_at, started_at,"
     " finished_at, celery_task_id, counts"
 )
-_COLUMNS = f"{_LIGHT_COLUMNS}, payload::text, output::text, error::text"
+_COLUMNS = f"{LIGHT_COLUMNS}, payload::text, output::text, error::text"
 _FINAL = tuple(sorted(status.value for status in FINAL_RUN_STATUSES))
 
 #: `session_days` makes the id unique over all days; who comes second inserts nothing, in both tables.
@@ -41,11 +43,14 @@ FROM accepted RETURNING {_COLUMNS}
 
 #: No end before the start: another server, after a fail-over, may be behind the one that accepted the run.
 _FINISH = f"""
+WITH finished AS (
 UPDATE flow_sessions SET status = %(status)s, output = %(output)s::json, error = %(error)s::json,
     counts = %(counts)s::json, started_at = COALESCE(started_at, GREATEST(statement_timestamp(), created_at)),
     finished_at = GREATEST(statement_timestamp(), created_at, started_at)
 WHERE session_day = %(day)s AND flow_session_id = %(id)s AND status <> ALL (%(final)s)
-RETURNING {_COLUMNS}
+RETURNING *
+), {COUNT_FINISHED}
+SELECT {_COLUMNS} FROM finished
 """
 
 _SET_STATUS = """
@@ -115,7 +120,7 @@ def insert_session(  # noqa: PLR0913 - keyword only, one for each column
     }  # fmt: skip
     rows = database.execute(_INSERT, values)
     if rows:
-        return _session(rows[0], created=True)
+        return session_of(rows[0], created=True)
     existing = load_session(database, flow_session_id)
     if existing is None:
         raise UnknownRun(f"flow session {flow_session_id} was accepted once and has been dropped since (retention)")
@@ -135,10 +140,10 @@ def find_session(database: Database, flow_session_id: str) -> SessionRow | None:
     if not days:
         return None
     rows = database.fetch(
-        f"SELECT {_LIGHT_COLUMNS} FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
+        f"SELECT {LIGHT_COLUMNS} FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
         (days[0][0], flow_session_id),
     )
-    return _session(rows[0]) if rows else None
+    return session_of(rows[0]) if rows else None
 
 
 def age_seconds(database: Database, flow_session_id: str, session_day: Day) -> float:
@@ -157,11 +162,11 @@ def load_session_of_day(database: Database, flow_session_id: str, session_day: D
         f"SELECT {_COLUMNS} FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
         (session_day, flow_session_id),
     )
-    return _session(rows[0]) if rows else None
+    return session_of(rows[0]) if rows else None
 
 
 @probed("sql.finish_session")
-def finish_session(
+def finish_session(  # noqa: PLR0913 - what is recorded, and what it is counted under
     database: Database,
     flow_session_id: str,
     session_day: Day,
@@ -169,10 +174,13 @@ def finish_session(
     output: str | bytes | None = None,
     error: str | bytes | None = None,
     counts: Mapping[str, int] | None = None,
+    *,
+    workflow: str = OTHER,
+    branches: int = 0,
 ) -> tuple[bool, SessionRow]:
-    """The session has a final status: this one, for exactly one caller.
+    """The session has a final status: this one, for exactly one caller; and it is counted (totals.py).
 
-    Args: output, error: JSON texts.
+    Args: output, error: JSON texts. workflow, branches: its name, and how many it was of: what metrics count it under.
     Returns: whether this caller set it, and the row: what the winner wrote.
     Raises: UnknownRun: there is no such session. ValueError: `status` is not final.
     """
@@ -181,11 +189,12 @@ def finish_session(
     values = {
         "id": flow_session_id, "day": session_day, "status": RunStatus(status).value, "output": _text(output),
         "error": _text(error), "counts": json_text.dump(dict(counts or {})),
-        "final": list(_FINAL),
+        "final": list(_FINAL), "name": names_of(database).bounded(database.fetch, "workflow", workflow)[0],
+        "branches": branches,
     }  # fmt: skip
     rows = database.execute(_FINISH, values)
     if rows:
-        return True, _session(rows[0])
+        return True, session_of(rows[0])
     row = load_session_of_day(database, flow_session_id, session_day)
     if row is None:
         raise UnknownRun(f"no flow session {flow_session_id} of {session_day} is recorded")
@@ -238,18 +247,19 @@ def list_sessions(
         conditions.append("(created_at, flow_session_id) < (%(at)s, %(id)s)")
         values |= {"at": at, "id": flow_session_id}
     rows = database.fetch(
-        f"SELECT {_LIGHT_COLUMNS} FROM flow_sessions WHERE {' AND '.join(conditions)}"
+        f"SELECT {LIGHT_COLUMNS} FROM flow_sessions WHERE {' AND '.join(conditions)}"
         " ORDER BY created_at DESC, flow_session_id DESC LIMIT %(limit)s",
         values,
     )
-    return [_session(row) for row in rows]
+    return [session_of(row) for row in rows]
 
 
 def _text(given: str | bytes | None) -> str | None:
     return given.decode() if isinstance(given, bytes) else given
 
 
-def _session(row: Row, *, created: bool = False) -> SessionRow:
+def session_of(row: Row, *, created: bool = False) -> SessionRow:
+    """The session of a row of LIGHT_COLUMNS, or of all columns."""
     values = list(row)
     values[5] = RunStatus(values[5])
     values[11] = values[11] or {}

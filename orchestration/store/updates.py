@@ -14,7 +14,8 @@ import psycopg2
 
 from orchestration.store import json_text
 from orchestration.store.dead_letters import DeadLetter, insert_dead_letters
-from orchestration.store.pool import Cursor, Database
+from orchestration.store.pool import Cursor, Database, Row
+from orchestration.store.totals import Changes, count_branches, count_tasks, names_of, sessions_of
 from orchestration.telemetry.probes import probed
 
 #: Between values of a column on their way to PostgreSQL, and for NULL. No JSON text and no name holds them raw: JSON
@@ -92,6 +93,8 @@ class _Kind(Generic[R]):
     merge: Callable[[R, R], R]
     #: What is written in place of a refused row, so that at least its status is known.
     reduced: Callable[[R, str], R | None]
+    #: Takes what the statement says has changed; None: it says nothing.
+    count: Callable[[Changes, list[Row]], None] | None = None
 
 
 @probed("sql.write_rows")
@@ -104,6 +107,7 @@ def write_rows(
 ) -> Written:
     """All rows are in PostgreSQL, in one transaction; a smaller or equal sequence has overwritten nothing.
 
+    What has ended by it is counted in the same transaction (totals.py).
     A row that PostgreSQL refuses goes to `status_dead_letters` alone, with the reason; of a task, the status is
     written all the same, without result.
 
@@ -115,10 +119,12 @@ def write_rows(
     count = len(every_task) + len(every_branch) + len(every_session)
     try:
         with database.transaction() as cursor:
-            _write(cursor, _TASKS, every_task)
-            _write(cursor, _BRANCHES, every_branch)
-            _write(cursor, _SESSIONS, every_session)
+            changes = Changes(names_of(database), cursor)
+            _write(cursor, _TASKS, every_task, changes)
+            _write(cursor, _BRANCHES, every_branch, changes)
+            _write(cursor, _SESSIONS, every_session, changes)
             insert_dead_letters(cursor, dead_letters)
+            changes.write()
     except Exception as error:
         if not _is_fault_of_a_row(error):
             raise
@@ -126,10 +132,12 @@ def write_rows(
         return Written(count)
     with database.transaction() as cursor:
         refused: list[DeadLetter] = []
-        _write_carefully(cursor, _TASKS, every_task, refused)
-        _write_carefully(cursor, _BRANCHES, every_branch, refused)
-        _write_carefully(cursor, _SESSIONS, every_session, refused)
+        changes = Changes(names_of(database), cursor)
+        _write_carefully(cursor, _TASKS, every_task, changes, refused)
+        _write_carefully(cursor, _BRANCHES, every_branch, changes, refused)
+        _write_carefully(cursor, _SESSIONS, every_session, changes, refused)
         insert_dead_letters(cursor, [*dead_letters, *refused])
+        changes.write()
     return Written(count, tuple(refused))
 
 
@@ -171,15 +179,19 @@ def _latest(one: int | None, other: int | None) -> int | None:
     return max(one, other)
 
 
-def _write(cursor: Cursor, kind: _Kind[R], rows: Sequence[R]) -> None:
+def _write(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes) -> None:
     if not rows:
         return
     columns = zip(*rows, strict=True)
-    cursor.execute(
-        kind.statement,
-        [_text_column(column) if text else _number_column(column)
-         for column, text in zip(columns, kind.is_text, strict=True)],
-    )  # fmt: skip
+    values: list[object] = [
+        _text_column(column) if text else _number_column(column)
+        for column, text in zip(columns, kind.is_text, strict=True)
+    ]
+    if kind.count is None:
+        cursor.execute(kind.statement, values)
+    else:
+        cursor.execute(kind.statement, [*values, *sessions_of(rows)])
+        kind.count(changes, cursor.fetchall())
 
 
 def _text_column(values: tuple[str | None, ...]) -> str:
@@ -193,29 +205,31 @@ def _number_column(values: tuple[object, ...]) -> str:
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
-def _write_carefully(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], refused: list[DeadLetter]) -> None:
+def _write_carefully(
+    cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes, refused: list[DeadLetter]
+) -> None:
     """Halve the rows until those are alone that PostgreSQL does not take."""
     if not rows:
         return
-    error = _try(cursor, kind, rows)
+    error = _try(cursor, kind, rows, changes)
     if error is None:
         return
     if len(rows) > 1:
         half = len(rows) // 2
-        _write_carefully(cursor, kind, rows[:half], refused)
-        _write_carefully(cursor, kind, rows[half:], refused)
+        _write_carefully(cursor, kind, rows[:half], changes, refused)
+        _write_carefully(cursor, kind, rows[half:], changes, refused)
         return
     reason = (str(error).strip().partition("\n")[0] or type(error).__name__).replace("\x00", "\\0")
     refused.append(DeadLetter(REFUSED_ROW, reason, json_text.dump(list(rows[0])).encode(), rows[0].flow_session_id))
     reduced = kind.reduced(rows[0], reason)
     if reduced is not None:
-        _try(cursor, kind, [reduced])
+        _try(cursor, kind, [reduced], changes)
 
 
-def _try(cursor: Cursor, kind: _Kind[R], rows: Sequence[R]) -> Exception | None:
+def _try(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes) -> Exception | None:
     cursor.execute("SAVEPOINT part")
     try:
-        _write(cursor, kind, rows)
+        _write(cursor, kind, rows, changes)
     except Exception as error:
         if not _is_fault_of_a_row(error):
             raise
@@ -283,7 +297,8 @@ ON CONFLICT (session_day, flow_session_id, action, item) DO UPDATE SET
     started_at = GREATEST(EXCLUDED.started_at, old.started_at),
     {_FINISHED},
     result = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.result ELSE old.result END,
-    error = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.error ELSE old.error END
+    error = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.error ELSE old.error END,
+    previous_status = old.status, previous_attempt = old.attempt
 WHERE EXCLUDED.sequence > old.sequence OR EXCLUDED.started_at > old.started_at
     OR old.started_at IS NULL AND EXCLUDED.started_at IS NOT NULL
     OR old.queue IS NULL AND EXCLUDED.queue IS NOT NULL
@@ -305,7 +320,8 @@ ON CONFLICT (session_day, flow_session_id, branch) DO UPDATE SET
     worker = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.worker ELSE old.worker END,
     started_at = GREATEST(EXCLUDED.started_at, old.started_at),
     {_FINISHED},
-    waited_us = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.waited_us ELSE old.waited_us END
+    waited_us = CASE WHEN EXCLUDED.sequence > old.sequence THEN EXCLUDED.waited_us ELSE old.waited_us END,
+    previous_status = old.status
 WHERE EXCLUDED.sequence > old.sequence OR EXCLUDED.started_at > old.started_at
     OR old.started_at IS NULL AND EXCLUDED.started_at IS NOT NULL
     OR old.queue IS NULL AND EXCLUDED.queue IS NOT NULL
@@ -321,6 +337,10 @@ WHERE old.session_day = new.day::date AND old.flow_session_id = new.id AND new.s
     AND old.status IN ('queued', 'running', 'suspended', 'paused')
 """
 
-_TASKS: _Kind[TaskUpdate] = _Kind(_UPSERT_TASKS, 4, _kinds(_TASK_ARRAYS), _merge_tasks, _reduced_task)
-_BRANCHES: _Kind[BranchUpdate] = _Kind(_UPSERT_BRANCHES, 3, _kinds(_BRANCH_ARRAYS), _merge_branches, _nothing)
+_TASKS: _Kind[TaskUpdate] = _Kind(
+    count_tasks(_UPSERT_TASKS), 4, _kinds(_TASK_ARRAYS), _merge_tasks, _reduced_task, Changes.add_tasks
+)  # fmt: skip
+_BRANCHES: _Kind[BranchUpdate] = _Kind(
+    count_branches(_UPSERT_BRANCHES), 3, _kinds(_BRANCH_ARRAYS), _merge_branches, _nothing, Changes.add_branches
+)  # fmt: skip
 _SESSIONS: _Kind[SessionUpdate] = _Kind(_UPDATE_SESSIONS, 2, _kinds(_SESSION_ARRAYS), _merge_sessions, _nothing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tornado.routing import URLSpec
 from tornado.web import url
 
-from tasks.dashboard import static_files
+from tasks.dashboard import limits, runs, static_files
 from tasks.dashboard.handlers import PageHandler
 from tasks.dashboard.run import run_routes
 
@@ -25,5 +25,10 @@ def routes(prefix: str) -> list[URLSpec]:
         *run_routes(base),
         page("/limits", "flow-limits", "Limits", "limits"),
         page("/throughput", "flow-throughput", "Throughput", "throughput"),
+        url(rf"{base}/api/runs", runs.RunsApi),
+        url(rf"{base}/api/workflows", runs.WorkflowNamesApi),
+        url(rf"{base}/api/act", runs.ActApi),
+        url(rf"{base}/stream/runs", runs.RunsStream),
+        url(rf"{base}/stream/limits", limits.LimitsStream),
         url(rf"{base}/static/[0-9a-f]+/(.+)", static_files.StaticFiles, {"path": str(static_files.FOLDER)}),
     ]

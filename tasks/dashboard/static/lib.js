@@ -187,9 +187,9 @@ const trimmed = (value) => (value < 10 ? value.toFixed(1).replace(/\.0$/, "") : 
 const joined = (large, largeUnit, small, smallUnit) =>
   small ? `${large} ${largeUnit} ${small} ${smallUnit}` : `${large} ${largeUnit}`;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, {
-  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
 
 /** A moment in local time, with UTC in the tooltip. `at`: ISO text, or ms since the epoch. */

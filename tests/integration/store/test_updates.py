@@ -21,6 +21,8 @@ from tests.integration.store.rows import DAY, NOON_US, new_id, new_session, task
 from tests.support.waiting import wait_until
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: Columns of a task that updates say: not what it was before.
+_SAID = "action, item, status, attempt, sequence, queue, worker, started_at, finished_at, result::text, error::text"
 
 
 def _row(database: Database, flow_session_id: str, columns: str, item: int = -1) -> Row:
@@ -208,7 +210,7 @@ def _after(database: Database, batches: Sequence[Sequence[TaskUpdate]]) -> list[
     database.execute("DELETE FROM tasks WHERE flow_session_id = 'drawn'")
     for batch in batches:
         updates.write_rows(database, batch)
-    return database.fetch("SELECT * FROM tasks WHERE flow_session_id = 'drawn' ORDER BY action, item")
+    return database.fetch(f"SELECT {_SAID} FROM tasks WHERE flow_session_id = 'drawn' ORDER BY action, item")
 
 
 def _status(database: Database, flow_session_id: str) -> RunStatus:

@@ -1,0 +1,42 @@
+"""What metrics count, changed in the transactions that change the rows they count: whatever is killed, they agree.
+
+Safe while the code before runs: it leaves the new columns empty, and what it records is not counted.
+"""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+CHANGES = """
+-- Each number is spread over rows by `shard`, so that writers seldom wait for each other: the sum counts. `status` is
+-- what a measure is told apart by (store/totals.py), `bucket` the place in its bounds, from 0; -1: not of a duration.
+CREATE TABLE metric_totals (
+    measure text NOT NULL,
+    workflow text NOT NULL,
+    action text NOT NULL,
+    status text NOT NULL,
+    bucket smallint NOT NULL,
+    shard smallint NOT NULL,
+    count bigint NOT NULL,
+    total numeric NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (measure, workflow, action, status, bucket, shard)
+) WITH (fillfactor = 50);
+
+-- What a row was before its last change: the statement that changes it counts the difference.
+ALTER TABLE tasks ADD COLUMN previous_status text, ADD COLUMN previous_attempt integer;
+ALTER TABLE branches ADD COLUMN previous_status text;
+"""
+
+
+def upgrade() -> None:
+    op.execute(CHANGES)
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE branches DROP COLUMN previous_status")
+    op.execute("ALTER TABLE tasks DROP COLUMN previous_status, DROP COLUMN previous_attempt")
+    op.execute("DROP TABLE metric_totals")

@@ -1,0 +1,264 @@
+"""Totals for metrics, changed in the very transaction that changes the rows they count: they always agree.
+
+A change of a row counts its end (it had not ended, now it has) or takes one back (it had ended, and runs once more). So
+for each status, what was counted as ended, less what was taken back, is how many rows have it. `updates` and `sessions`
+call this; `read_totals` is for metrics. Runs that retention drops stay counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from orchestration.store.pool import Cursor, Database, Row
+from orchestration.telemetry.metrics import BRANCH_COUNTS, DURATIONS, WAITS, Bounds
+from orchestration.vocabulary import TaskStatus
+
+#: In place of names beyond the bound.
+OTHER: Final = "other"
+#: Workflows, pairs of workflow and action, and types of errors that are told apart here; metrics may show fewer.
+MOST_NAMES: Final = 1000
+#: How long a process goes by the names that it knows.
+NAMES_SECONDS: Final = 60.0
+#: Rows for one number: writers that meet in one wait for each other's commit.
+SHARDS: Final = 16
+NO_BUCKET: Final = -1
+_ENDED: Final = frozenset(status.value for status in TaskStatus if status.is_final)
+
+
+class Measure(NamedTuple):
+    """What a number counts; its fields are part of the key in `metric_totals`."""
+
+    measure: str
+    workflow: str
+    #: Empty where it is not of an action.
+    action: str
+    #: What it is told apart by: a status, or the type of an error.
+    status: str
+    #: The place of a duration or size in its bounds; NO_BUCKET: it has none, or is not known.
+    bucket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """One number of all that was counted; `total` is the sum of durations in µs, or of sizes."""
+
+    of: Measure
+    count: int
+    total: int
+    #: Seconds since 1970 at which it was first counted.
+    began: float
+
+
+def bucket_sql(value: str, bounds: Bounds) -> str:
+    """SQL for the place of an integer in bounds: the first that it is not above; their number when it is above all."""
+    return f"COALESCE(width_bucket({value} - 0.5, ARRAY{list(bounds.whole)}::float8[]), {NO_BUCKET})"
+
+
+def microseconds_sql(started: str, finished: str) -> str:
+    """SQL for the µs between two timestamps, as a whole number (`extract` is slower: it makes a numeric)."""
+    return f"round(date_part('epoch', {finished} - {started}) * 1e6)"
+
+
+#: Read apart, by values and not by a join with the rows: so it is planned for the partitions of these days only.
+_WORKFLOWS: Final = """workflows_of_rows AS MATERIALIZED (
+    SELECT flow_session_id, workflow FROM flow_sessions
+    WHERE session_day = ANY (%s::date[]) AND flow_session_id = ANY (%s)
+)"""
+
+
+def count_tasks(upsert: str) -> str:
+    """A statement that writes tasks and gives what it changed (`add_tasks`); its last parameters: `sessions_of`."""
+    return f"""
+WITH written AS (
+    {upsert} RETURNING flow_session_id, action, item, status, previous_status, attempt, previous_attempt,
+        {microseconds_sql("started_at", "finished_at")} AS took_us,
+        CASE WHEN status = 'failed' THEN left(error ->> 'type', 100) END AS failure
+), {_WORKFLOWS}
+SELECT COALESCE(workflow, '{OTHER}'), action, item >= 0, status, previous_status, failure,
+    {bucket_sql("took_us", DURATIONS)}, count(*), COALESCE(sum(took_us), 0)::bigint,
+    sum(GREATEST(attempt - COALESCE(previous_attempt, 1), 0))
+FROM written LEFT JOIN workflows_of_rows USING (flow_session_id)
+WHERE previous_status IS DISTINCT FROM status OR attempt > previous_attempt
+GROUP BY 1, 2, 3, 4, 5, 6, 7
+"""
+
+
+def count_branches(upsert: str) -> str:
+    """The same of branches."""
+    return f"""
+WITH written AS (
+    {upsert} RETURNING flow_session_id, status, previous_status, waited_us,
+        {microseconds_sql("started_at", "finished_at")} AS took_us
+), {_WORKFLOWS}
+SELECT COALESCE(workflow, '{OTHER}'), status, previous_status, {bucket_sql("took_us", DURATIONS)},
+    {bucket_sql("waited_us", WAITS)}, count(*), COALESCE(sum(took_us), 0)::bigint, COALESCE(sum(waited_us), 0)::bigint
+FROM written LEFT JOIN workflows_of_rows USING (flow_session_id)
+WHERE previous_status IS DISTINCT FROM status
+GROUP BY 1, 2, 3, 4, 5
+"""
+
+
+def sessions_of(rows: Iterable[tuple[Any, ...]]) -> tuple[list[str], list[str]]:
+    """The days and the flow sessions of rows that begin with these."""
+    pairs = {row[:2] for row in rows}
+    return list({pair[0] for pair in pairs}), list({pair[1] for pair in pairs})
+
+
+class Changes:
+    """What one transaction adds to the totals."""
+
+    def __init__(self, names: Names, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._names = names
+        self._counts: dict[Measure, list[int]] = defaultdict(lambda: [0, 0])
+
+    def add_tasks(self, rows: Iterable[Row]) -> None:
+        """Count what a statement of `count_tasks` gave."""
+        for workflow, action, is_item, status, previous, failure, bucket, count, took_us, retries in rows:
+            pair = self._names.bounded(self._fetch, "action", workflow, action)
+            self._change("item" if is_item else "task", pair, status, previous, count)
+            if retries:
+                self._add(Measure("task_retries", *pair, "", NO_BUCKET), retries)
+            if not _has_newly_ended(status, previous):
+                continue
+            if bucket != NO_BUCKET:
+                self._add(Measure("task_duration", *pair, "", bucket), count, took_us)
+            if status == TaskStatus.FAILED.value:
+                _, kind = self._names.bounded(self._fetch, "failure", "", failure or OTHER)
+                self._add(Measure("failure", "", "", kind, NO_BUCKET), count)
+
+    def add_branches(self, rows: Iterable[Row]) -> None:
+        """Count what a statement of `count_branches` gave."""
+        for workflow, status, previous, bucket, wait_bucket, count, took_us, waited_us in rows:
+            name = self._names.bounded(self._fetch, "workflow", workflow)
+            self._change("branch", name, status, previous, count)
+            if not _has_newly_ended(status, previous):
+                continue
+            if bucket != NO_BUCKET:
+                self._add(Measure("branch_duration", *name, "", bucket), count, took_us)
+            if wait_bucket != NO_BUCKET:
+                self._add(Measure("branch_wait", *name, "", wait_bucket), count, waited_us)
+
+    def write(self) -> None:
+        """Add it all; the last thing in the transaction, so that others wait for its commit only."""
+        if not self._counts:
+            return
+        every = sorted(self._counts.items())
+        keys, counts = zip(*every, strict=True)
+        self._cursor.execute(_ADD, [*map(list, zip(*keys, strict=True)), *map(list, zip(*counts, strict=True))])
+
+    def _change(self, kind: str, name: tuple[str, str], status: str, previous: str | None, count: int) -> None:
+        if status == previous:
+            return
+        if previous in _ENDED:
+            self._add(Measure(f"{kind}_undone", *name, previous, NO_BUCKET), count)
+        if status in _ENDED:
+            self._add(Measure(kind, *name, status, NO_BUCKET), count)
+
+    def _fetch(self, query: str) -> list[Row]:
+        self._cursor.execute(query)
+        return self._cursor.fetchall()
+
+    def _add(self, measure: Measure, count: int, total: int = 0) -> None:
+        numbers = self._counts[measure]
+        numbers[0] += count
+        numbers[1] += total
+
+
+class Names:
+    """The names that are told apart, for one process: others come in while there are not too many."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[tuple[str, str]]] = {}
+        self._read_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def bounded(
+        self, fetch: Callable[[str], list[Row]], kind: str, workflow: str, name: str = ""
+    ) -> tuple[str, str]:  # fmt: skip
+        """The names under which it is counted.
+
+        Args: fetch: gives the rows of a query. kind: workflow, action (of a workflow) or failure.
+        """
+        pair = (workflow, name)
+        known = self._known.get(kind)
+        if known is not None and pair in known:
+            return pair
+        with self._lock:
+            known = self._current(fetch, kind)
+            if pair not in known and len(known) >= MOST_NAMES:
+                return (OTHER if workflow else "", OTHER if name else "")
+            known.add(pair)
+        return pair
+
+    def _current(self, fetch: Callable[[str], list[Row]], kind: str) -> set[tuple[str, str]]:
+        """What this process knows, and what others have brought in since it last looked."""
+        now = time.monotonic()
+        if now - self._read_at > NAMES_SECONDS:
+            for measure, workflow, action, status in fetch(_NAMES):
+                pair = ("", status) if measure == "failure" else (workflow, action)
+                self._known.setdefault(_KIND_OF.get(measure, "workflow"), set()).add(pair)
+            self._read_at = now
+        return self._known.setdefault(kind, set())
+
+
+def names_of(database: Database) -> Names:
+    """The names that this process knows of a database."""
+    names = _names.get(database)
+    if names is None:
+        names = _names.setdefault(database, Names())
+    return names
+
+
+def read_totals(database: Database) -> list[Total]:
+    """All that was ever counted, in the order in which it was first."""
+    return [
+        Total(Measure(*row[:5]), int(row[5]), int(row[6]), row[7]) for row in database.fetch(_READ)
+    ]  # fmt: skip
+
+
+def _has_newly_ended(status: str, previous: str | None) -> bool:
+    return status in _ENDED and status != previous
+
+
+#: Of a flow session that `finished` has just ended: its duration, and of how many branches it was.
+COUNT_FINISHED: Final = f"""
+counted AS (
+    INSERT INTO metric_totals AS old (measure, workflow, action, status, bucket, shard, count, total)
+    SELECT measure, %(name)s, '', status, bucket, pg_backend_pid() %% {SHARDS}, 1, COALESCE(total, 0)
+    FROM finished CROSS JOIN LATERAL (VALUES
+        ('workflow', {bucket_sql(microseconds_sql("started_at", "finished_at"), DURATIONS)},
+            {microseconds_sql("started_at", "finished_at")}),
+        ('workflow_branches', {bucket_sql("%(branches)s::float8", BRANCH_COUNTS)}, %(branches)s::float8)
+    ) AS counted (measure, bucket, total)
+    ON CONFLICT (measure, workflow, action, status, bucket, shard)
+        DO UPDATE SET count = old.count + EXCLUDED.count, total = old.total + EXCLUDED.total
+)"""
+
+_ADD = f"""
+INSERT INTO metric_totals AS old (measure, workflow, action, status, bucket, shard, count, total)
+SELECT measure, workflow, action, status, bucket, pg_backend_pid() %% {SHARDS}, count, total
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::bigint[], %s::numeric[])
+    AS new (measure, workflow, action, status, bucket, count, total)
+ON CONFLICT (measure, workflow, action, status, bucket, shard)
+    DO UPDATE SET count = old.count + EXCLUDED.count, total = old.total + EXCLUDED.total
+"""
+
+_KIND_OF: Final = {"task": "action", "item": "action", "failure": "failure"}
+_NAMES = """
+SELECT DISTINCT measure, workflow, action, CASE WHEN measure = 'failure' THEN status END
+FROM metric_totals WHERE measure IN ('workflow', 'branch', 'task', 'item', 'failure')
+"""
+
+_READ = """
+SELECT measure, workflow, action, status, bucket, sum(count), sum(total), extract(epoch FROM min(began_at))::float8
+FROM metric_totals GROUP BY 1, 2, 3, 4, 5 ORDER BY 8, 1, 2, 3, 4, 5
+"""
+
+_names: weakref.WeakKeyDictionary[Database, Names] = weakref.WeakKeyDictionary()
