@@ -195,39 +195,46 @@ def changes(database: Database, live: runs.Live, flow_session_id: str, mark: str
 def density(database: Database, flow_session_id: str, from_us: int, to_us: int, bins: int) -> dict[str, Any]:
     """How many tasks of each action ran in each part of a window of time, and how many failed.
 
-    Returns: by place of the action, `running`: the most at once in each bin, `failed`: numbers by bin.
+    Returns: by place of the action, `running`: how many at once in each bin, in the mean, `failed`: numbers by bin.
     Raises: UnknownRun. ValueError: the window is none.
     """
     if not (0 < bins <= MOST_BINS and from_us < to_us):
         raise ValueError(f"expected from < to, and 1 to {MOST_BINS} bins")
     row = _found(sessions.find_session(database, flow_session_id), flow_session_id)
     graph = _graph(database, row.version_id)
-    buckets = pictures.buckets_of(database, flow_session_id, row.session_day, row.created_at, (from_us, to_us), bins)
-    return {"from": from_us, "to": to_us, "bins": bins, "actions": density_of(buckets, graph, bins)}
+    each = [action["name"] for action in graph.actions if action["for_each"]]
+    buckets = pictures.buckets_of(
+        database, flow_session_id, row.session_day, row.created_at, (from_us, to_us), bins, each
+    )  # fmt: skip
+    return {"from": from_us, "to": to_us, "bins": bins, "actions": density_of(buckets, graph, (from_us, to_us), bins)}
 
 
-def density_of(buckets: Sequence[pictures.Bucket], graph: Graph, bins: int) -> dict[str, dict[str, list[int]]]:
+def density_of(
+    buckets: Sequence[pictures.Bucket], graph: Graph, window_us: tuple[int, int], bins: int
+) -> dict[str, dict[str, list[float]]]:
     """What `density` gives for these buckets. Pure."""
-    begun: dict[int, list[int]] = {}
-    ended: dict[int, list[int]] = {}
-    failed: dict[int, list[int]] = {}
+    length = (window_us[1] - window_us[0]) / bins
+    # by action: how many more run from a bin on, and the part of that bin in which they already do
+    change: dict[int, list[int]] = {}
+    part: dict[int, list[float]] = {}
+    failed: dict[int, list[float]] = {}
     bad = {_CODES[TaskStatus.FAILED], _CODES[TaskStatus.TIMED_OUT]}
     for bucket in buckets:
         place = graph.places.get(bucket.action)
         if place is None or bucket.bin > bins:
             continue
-        into = begun if bucket.ended is None else ended
-        into.setdefault(place, [0] * (bins + 1))[bucket.bin] += bucket.tasks
+        sign = 1 if bucket.ended is None else -1
+        change.setdefault(place, [0] * (bins + 1))[bucket.bin] += sign * bucket.tasks
+        until = window_us[0] + bucket.bin * length
+        part.setdefault(place, [0.0] * (bins + 1))[bucket.bin] += sign * (bucket.tasks * until - bucket.sum_us) / length
         if bucket.ended in bad and bucket.bin:
             failed.setdefault(place, [0] * bins)[bucket.bin - 1] += bucket.tasks
     found = {}
-    for place, starts in begun.items():
-        ends = ended.get(place) or [0] * (bins + 1)
-        running, at_work = [], starts[0] - ends[0]
+    for place, changes_ in change.items():
+        running, at_work = [], changes_[0]
         for one in range(1, bins + 1):
-            # Those that began in this bin all at once before any ended is the most that there may have been.
-            running.append(at_work + starts[one])
-            at_work += starts[one] - ends[one]
+            running.append(round(max(0.0, at_work + part[place][one]), 2))
+            at_work += changes_[one]
         found[str(place)] = {"running": running, "failed": failed.get(place, [])}
     return found
 

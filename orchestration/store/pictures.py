@@ -56,6 +56,8 @@ class Bucket:
     #: None for those that began, else the place of the status in STATUSES of those that ended.
     ended: int | None
     tasks: int
+    #: The sum of the moments, µs from the origin.
+    sum_us: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +150,24 @@ def buckets_of(
     origin: datetime,
     window_us: tuple[int, int],
     bins: int,
+    for_each: Sequence[str] = (),
 ) -> list[Bucket]:
     """How many tasks of each action began and ended in each of `bins` equal parts of a window of time.
 
-    The rows of a `for_each` itself are left out: they last as long as its items.
+    Args: for_each: actions whose own rows are left out, since they last as long as their items.
     """
     values = {
         "day": session_day, "id": flow_session_id, "origin": origin, "bins": bins,
-        "from": float(window_us[0]), "to": float(max(window_us[1], window_us[0] + 1)),
+        "from": float(window_us[0]), "to": float(max(window_us[1], window_us[0] + 1)), "each": list(for_each),
     }  # fmt: skip
-    whose = "FROM tasks WHERE session_day = %(day)s AND flow_session_id = %(id)s"
+    whose = (
+        "FROM tasks WHERE session_day = %(day)s AND flow_session_id = %(id)s"
+        " AND NOT (item = -1 AND action = ANY (%(each)s))"
+    )
     rows = database.fetch(
-        f"SELECT action, width_bucket({_since('started_at')}::float8, %(from)s, %(to)s, %(bins)s), NULL, count(*)"
-        f" {whose} AND started_at IS NOT NULL GROUP BY 1, 2 UNION ALL"
-        f" SELECT action, width_bucket({_since('finished_at')}::float8, %(from)s, %(to)s, %(bins)s), {_CODE}, count(*)"
-        f" {whose} AND started_at IS NOT NULL AND finished_at IS NOT NULL GROUP BY 1, 2, 3",
+        f"{_bucketed('started_at', 'NULL::int')} {whose} AND started_at IS NOT NULL GROUP BY 1, 2, 3 UNION ALL"
+        f" {_bucketed('finished_at', _CODE)} {whose} AND started_at IS NOT NULL AND finished_at IS NOT NULL"
+        " GROUP BY 1, 2, 3",
         values,
     )
     return [Bucket(*row) for row in rows]
@@ -248,6 +253,11 @@ def load_task(
         result,
         size or 0,
     )
+
+
+def _bucketed(column: str, ended: str) -> str:
+    at = f"{_since(column)}::float8"
+    return f"SELECT action, width_bucket({at}, %(from)s, %(to)s, %(bins)s), {ended}, count(*), sum({at})"
 
 
 def _since(column: str) -> str:

@@ -135,7 +135,7 @@ def run_routes(base: str) -> list[URLSpec]:
     return [
         url(rf"{base}/run/{run}", RunPage, page, name="flow-run"),
         url(rf"{base}/api/run/{run}", RunPicture),
-        url(rf"{base}/api/run/{run}/events/([0-9:,]+)", RunEvents),
+        url(rf"{base}/api/run/{run}/events/{run}", RunEvents),
         url(rf"{base}/api/run/{run}/tasks", RunTasks),
         url(rf"{base}/api/run/{run}/task", RunTask),
         url(rf"{base}/api/run/{run}/density", RunDensity),

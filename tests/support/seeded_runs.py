@@ -115,7 +115,7 @@ def seed_run(
         cursor.execute(
             _ITEMS,
             key | {"action": "ship", "items": items, "slots": WORKERS * SLOTS, "workers": WORKERS, "mean": mean_ms,
-                   "start": started_at + timedelta(milliseconds=4200), "gap": mean_ms / 6},
+                   "start": started_at + timedelta(milliseconds=5700), "gap": mean_ms / 6},
         )  # fmt: skip
         cursor.execute(
             "SELECT max(finished_at), count(*) FILTER (WHERE status = 'failed') FROM tasks"
@@ -126,14 +126,14 @@ def seed_run(
         assert found is not None
         end, failed = found
         values = key | {
-            "action": "ship", "status": "running", "attempt": 1, "worker": None, "waited": 80_000,
-            "start": started_at + timedelta(milliseconds=4200), "end": None, "result": None, "error": None,
+            "action": "ship", "status": "running", "attempt": 1, "worker": None, "waited": 1_600_000,
+            "start": started_at + timedelta(milliseconds=5700), "end": None, "result": None, "error": None,
         }  # fmt: skip
         if not still_running:
             values |= {
                 "status": "failed",
                 "end": end,
-                "result": None,
+                "result": f'{{"total": {items}, "succeeded": {items - failed}, "failed": {failed}}}',
                 "error": f'{{"type": "ItemsFailed", "message": "{failed} of {items} items failed"}}',
             }
         cursor.execute(_PLAIN, values)

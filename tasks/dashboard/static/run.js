@@ -181,7 +181,7 @@ function usePages(run, filter) {
     ask({ rows: [], next: null, over: false });
     return () => asked.current?.abort();
   }, [run, run.paged, filter.show, filter.of]);
-  return { ...pages, more: pages.over || pages.loading ? null : () => ask(pages) };
+  return { ...pages, more: pages.over || pages.loading || !pages.next ? null : () => ask(pages) };
 }
 
 function selectionIn(run, query) {

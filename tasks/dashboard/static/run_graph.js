@@ -19,8 +19,8 @@ export function progressOf(run, place) {
   const isEach = run.actions[place].for_each;
   let words = WORDS[STATUSES[code]];
   if (isEach && size !== null) {
-    words = done < size ? `${shortOrWhole(done)} / ${shortOrWhole(size)}` : `${number(size)} ${size === 1 ? "item" : "items"}`;
-    if (failed) words += `, ${number(failed)} failed`;
+    if (done < size) words = `${shortOrWhole(done)} / ${shortOrWhole(size)}${failed ? `, ${shortOrWhole(failed)} failed` : ""}`;
+    else words = failed ? `${shortOrWhole(failed)} of ${shortOrWhole(size)} failed` : `${number(size)} ${size === 1 ? "item" : "items"}`;
   }
   return { status: STATUSES[code], size, done, succeeded, failed, skipped, running, words, isEach };
 }

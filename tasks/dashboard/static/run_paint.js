@@ -67,7 +67,8 @@ function waits(run, grid, from, scale, width, now) {
   }
 }
 
-/** For each action that has begun: how many of its tasks ran in each pixel, and how many failed there. */
+/** For each action that has begun: how many of its tasks ran at once in each pixel, in the mean, and how many
+ * failed there. */
 export function densities(run, from, to, width, now, hide) {
   const scale = width / (to - from);
   const found = run.actions.map(() => null);
@@ -77,24 +78,34 @@ export function densities(run, from, to, width, now, hide) {
     const place = action[row];
     if (item[row] === NO_ITEM && run.actions[place].for_each) continue;
     let own = found[place];
-    if (!own) own = found[place] = { change: new Int32Array(width + 2), failed: new Uint16Array(width), live: new Uint8Array(width), running: null, peak: 0 };
+    if (!own) {
+      own = found[place] = {
+        change: new Int32Array(width + 2), part: new Float64Array(width + 1), failed: new Uint16Array(width), running: null, peak: 0,
+      };
+    }
     if (hide && status[row] === CODE.succeeded) continue;
-    const ended = Number.isNaN(end[row]) ? now : end[row];
-    const last = Math.floor((ended - from) * scale);
-    const first = Math.floor((start[row] - from) * scale);
+    const last = ((Number.isNaN(end[row]) ? now : end[row]) - from) * scale;
+    const first = Math.max(0, (start[row] - from) * scale);
     if (last < 0 || first >= width) continue;
-    own.change[Math.max(0, first)] += 1;
-    own.change[Math.min(width, Math.max(last, first)) + 1] -= 1;
-    if (isBad(status[row]) && last < width) own.failed[Math.max(0, last)] += 1;
-    if (status[row] === CODE.running) own.live[Math.min(width - 1, Math.max(0, last))] = 1;
+    const x = Math.floor(first);
+    const until = Math.min(width, Math.floor(last));
+    if (x === until) {
+      own.part[x] += last - first;
+    } else {
+      own.part[x] += x + 1 - first;
+      own.part[until] += last < width ? last - until : 0;
+      own.change[x + 1] += 1;
+      own.change[until] -= 1;
+    }
+    if (isBad(status[row]) && last < width) own.failed[Math.floor(last)] += 1;
   }
   for (const own of found) {
     if (!own) continue;
-    own.running = new Int32Array(width);
-    for (let x = 0, now_ = 0; x < width; x += 1) {
-      now_ += own.change[x];
-      own.running[x] = now_;
-      if (now_ > own.peak) own.peak = now_;
+    own.running = new Float64Array(width);
+    for (let x = 0, whole = 0; x < width; x += 1) {
+      whole += own.change[x];
+      own.running[x] = whole + own.part[x];
+      if (own.running[x] > own.peak) own.peak = own.running[x];
     }
   }
   return found;
@@ -105,8 +116,7 @@ export function densitiesOf(run, counted) {
   return run.actions.map((_, place) => {
     const own = counted?.actions[place];
     if (!own) return null;
-    const failed = own.failed.length ? own.failed : new Uint16Array(counted.bins);
-    return { running: own.running, failed, peak: Math.max(...own.running), live: new Uint8Array(counted.bins) };
+    return { running: own.running, failed: own.failed, peak: own.running.reduce((most, one) => Math.max(most, one), 0) };
   });
 }
 
@@ -116,9 +126,12 @@ export function total(densities_, width) {
   const failed = new Uint8Array(width);
   for (const own of densities_) {
     if (!own) continue;
+    // counted by the server in fewer bins than there are pixels, where the page is very wide
+    const bins = own.running.length / width;
     for (let x = 0; x < width; x += 1) {
-      running[x] += own.running[x] ?? 0;
-      if (own.failed[x]) failed[x] = 1;
+      const bin = Math.floor(x * bins);
+      running[x] += own.running[bin];
+      if (own.failed[bin]) failed[x] = 1;
     }
   }
   return { running, failed, peak: running.reduce((most, one) => Math.max(most, one), 0) };
@@ -157,5 +170,6 @@ function label(ms, step) {
   const two = (value) => String(value).padStart(2, "0");
   const hours = Math.floor(seconds / 3600);
   const minutes = Math.floor((seconds % 3600) / 60);
+  if (hours >= 48) return `${Math.floor(hours / 24)} d ${hours % 24 ? `${hours % 24} h` : ""}`;
   return hours ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
 }

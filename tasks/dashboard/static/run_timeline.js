@@ -60,7 +60,8 @@ export function Timeline({ run, version, now, selection, select, by, setBy, wind
     const ask = (first, last) => getJson(link("api", "run", page.run, "density"), {
       from: Math.floor(first * 1000), to: Math.ceil(last * 1000), bins: Math.min(width, 1000),
     }, { signal: stop.signal });
-    Promise.all([ask(0, until), ask(from, to)])
+    const asked = ask(0, until);
+    Promise.all([asked, window_ ? ask(from, to) : asked])
       .then(([whole, part]) => setCounted({ whole, part }))
       .catch((error) => error.name === "AbortError" || setCounted({ whole: null, part: null, error: error.message }));
     return () => stop.abort();
@@ -347,14 +348,15 @@ function drawActions(context, colours, run, lanes, gutter, width, found, from, t
     const status = row >= 0 ? run.status[row] : CODE.running;
     const bins = own.running.length;
     const step = width / bins;
-    const peak = Math.max(own.peak, 1);
+    const peak = Math.max(own.peak, 1e-9);
+    const heightOf = (running) => (action.for_each ? Math.max(2, Math.round((running / peak) * inner)) : inner - 4);
     context.fillStyle = colours[status === CODE.running ? "lane-running" : !action.for_each && (status === CODE.failed || status === CODE.timed_out) ? "lane-failed" : "lane-succeeded"];
     for (let bin = 0; bin < bins; ) {
-      const here = own.running[bin];
+      const here = own.running[bin] > 0 ? heightOf(own.running[bin]) : 0;
       let until = bin + 1;
-      while (until < bins && own.running[until] === here) until += 1;
+      while (until < bins && (own.running[until] > 0 ? heightOf(own.running[until]) : 0) === here) until += 1;
       if (here) {
-        const tall = action.for_each ? Math.max(2, Math.round((here / peak) * inner)) : inner - 4;
+        const tall = here;
         const low = action.for_each ? y + ACTION_HEIGHT - 4 - tall : y + (ACTION_HEIGHT - tall) / 2;
         context.fillRect(gutter + bin * step, low, Math.max((until - bin) * step, 1.5), tall);
       }
@@ -363,7 +365,7 @@ function drawActions(context, colours, run, lanes, gutter, width, found, from, t
     if (!action.for_each) return;
     context.fillStyle = colours["lane-failed"];
     for (let bin = 0; bin < bins; bin += 1) {
-      if (own.failed[bin]) context.fillRect(gutter + bin * step, y + 2, Math.max(step, 1.5), inner + 2);
+      if (own.failed[bin]) context.fillRect(gutter + bin * step - 0.5, y + 1, Math.max(step, 2), 5);
     }
   });
 }
@@ -388,12 +390,15 @@ function outline(context, colours, run, lanes, laneHeight, gutter, width, from, 
 function drawBrush(context, colours, gutter, width, sum, first, last, chosen) {
   context.fillStyle = colours["lane-back"];
   context.fillRect(gutter, 6, width, BRUSH - 12);
-  const peak = Math.max(sum.peak, 1);
+  const peak = Math.max(sum.peak, 1e-9);
   for (let x = 0; x < width; x += 1) {
     if (!sum.running[x]) continue;
-    const tall = Math.max(1, Math.round((sum.running[x] / peak) * (BRUSH - 16)));
-    context.fillStyle = colours[sum.failed[x] ? "lane-failed" : "lane-succeeded"];
+    const tall = Math.max(1, Math.round((sum.running[x] / peak) * (BRUSH - 20)));
+    context.fillStyle = colours["lane-succeeded"];
     context.fillRect(gutter + x, BRUSH - 6 - tall, 1, tall);
+    if (!sum.failed[x]) continue;
+    context.fillStyle = colours["lane-failed"];
+    context.fillRect(gutter + x - 1, 6, 2, 5);
   }
   context.fillStyle = colours["lane-faint"];
   context.fillText("Whole run", 2, BRUSH / 2);
