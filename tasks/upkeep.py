@@ -33,11 +33,13 @@ from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
+from orchestration.store.samples import SAMPLE_SECONDS
 from orchestration.telemetry.probes import probe
 from tasks import canvas
 from tasks.celery_app import app, usable_settings
 from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.rehydration import Rehydration
+from tasks.sampler import Sampler
 from tasks.sender import Sender
 from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
@@ -134,6 +136,7 @@ class UpkeepLoop:
             Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
             Duty("reap sessions", REAP_SECONDS, reaper.reap_sessions),
             Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
+            Duty("sample the fleet", SAMPLE_SECONDS, Sampler(self._live, self._database).sample),
         ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:

@@ -49,12 +49,46 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetReport:
+    """The whole fleet in some numbers."""
+
+    #: Permits in use: branches that run, or are about to.
+    permits: int
+    slots: int
+    workers: int
+    #: Runs that wait for a slot, or are queued.
+    waiting: int
+    #: Status updates that are not recorded yet, and how old the oldest is.
+    entries: int
+    lag_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class RateReport:
     """A rate limit."""
 
     name: str
     #: µs until a call that comes now may begin.
     wait_us: int
+
+
+def read_fleet(live: LiveState) -> FleetReport:
+    """How the fleet is now."""
+    key, client = live.space.key, live.client
+    now_us = live.now_us()
+    names = [name.decode() for name in client.smembers(key("queues"))]
+    pipe = client.pipeline(transaction=False)
+    pipe.zcard(key("permits", "global")).zcard(key("sessions_queued")).zcount(key("workers"), now_us, "+inf")
+    pipe.xlen(key("status")).xrange(key("status"), count=1)
+    for name in names:
+        pipe.hgetall(key("slots", name)).zcard(key("waiting", name))
+    permits, queued, workers, entries, oldest, *of_queues = pipe.execute()
+    lag_us = now_us - 1000 * int(oldest[0][0].partition(b"-")[0]) if oldest else 0
+    slots: dict[bytes, int] = {}  # a worker has as many places as it has, however many queues it serves
+    for by_worker in of_queues[::2]:
+        for worker, number in by_worker.items():
+            slots[worker] = max(slots.get(worker, 0), int(number))
+    return FleetReport(permits, sum(slots.values()), workers, queued + sum(of_queues[1::2]), entries, max(0, lag_us))
 
 
 def read_queues(live: LiveState, most_next: int = 5) -> list[QueueReport]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tornado.routing import URLSpec
 from tornado.web import url
 
-from tasks.dashboard import limits, runs, static_files
+from tasks.dashboard import limits, runs, static_files, throughput
 from tasks.dashboard.handlers import PageHandler
 from tasks.dashboard.run import run_routes
 
@@ -30,5 +30,6 @@ def routes(prefix: str) -> list[URLSpec]:
         url(rf"{base}/api/act", runs.ActApi),
         url(rf"{base}/stream/runs", runs.RunsStream),
         url(rf"{base}/stream/limits", limits.LimitsStream),
+        url(rf"{base}/stream/throughput", throughput.ThroughputStream),
         url(rf"{base}/static/[0-9a-f]+/(.+)", static_files.StaticFiles, {"path": str(static_files.FOLDER)}),
     ]
