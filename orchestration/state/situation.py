@@ -33,6 +33,8 @@ class ClaimedUnit:
     retry: int
     ready_us: int
     since_us: int
+    #: When the lease of its runner is over; None: it has none any more.
+    lease_until_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,32 +217,42 @@ def _open_session(
     key, client = live.space.key, live.client
     queues = fields[b"queues"].decode().split(",")
     names = [name[5:].decode() for name in fields if name.startswith(b"each:")]
+    workflow, own_key = fields[b"workflow"].decode(), fields.get(b"key", b"").decode()
     pipe = client.pipeline(transaction=False)
     pipe.hgetall(key("own", session)).hgetall(key("joins", session)).hgetall(key("deaths", session))
+    pipe.hgetall(key("runners", session))
     pipe.zrange(key("deferred", session), 0, MOST - 1, withscores=True).zcard(key("deferred", session))
     pipe.zscore(key("sessions_open"), session)
+    pipe.hmget(key("paused"), f"workflow:{workflow}", "*")
     for name in names:
         pipe.hgetall(key("items", session, name))
     for queue in queues:
         pipe.zrange(key("ready", session, queue), 0, MOST - 1, withscores=True)
-    own, joined, deaths, deferred, deferred_total, opened, *rest = pipe.execute()
+    own, joined, deaths, runners, deferred, deferred_total, opened, marks, *rest = pipe.execute()
     if unit and deferred_total > MOST:
         deferred += list(client.zscan_iter(key("deferred", session), match=f"{unit}|*", count=1000))
     each, ready = rest[: len(names)], rest[len(names) :]
-    workflow, own_key = fields[b"workflow"].decode(), fields.get(b"key", b"").decode()
     levels = [*([f"key:{own_key}"] if own_key else []), f"workflow:{workflow}"]
     waits = [name[8:].decode() for name in fields if name.startswith(b"blocked:")]
     since = min((int(fields[f"blocked:{queue}".encode()]) for queue in waits), default=None)
     is_queued = fields[b"status"] == b"queued"
-    paused_by = fields.get(b"paused_by", b"").decode()
+    paused_by = zip(("session", "workflow", "all"), (fields.get(b"paused_by"), *marks), strict=True)
+    pauses = {why: _who_when(text) for why, text in paused_by if text}
+    lives = {value.rpartition(b"|")[0].rpartition(b"|")[0].decode(): name for name, value in runners.items()
+             if not name.endswith(b":call")}  # fmt: skip
+    leases: dict[bytes, int] = {}
+    served = {
+        queue: _queue(live, queue, session, int(fields.get(f"pub:{queue}".encode(), 0)), alive, leases)
+        for queue in queues
+    }
     return OpenSession(
         fields[b"status"].decode(), workflow, own_key, int(fields[b"limit"]), b"limit_given" in fields,
         int(opened or 0), int(fields[b"open"]), _number(fields.get(b"deadline")), _number(fields.get(b"max_wait")),
-        int(fields.get(b"began", 0)), paused_reasons(fields.get(b"paused")), _paused_by(paused_by),
+        int(fields.get(b"began", 0)), paused_reasons(fields.get(b"paused")), pauses,
         stopped_of(fields[b"cancelled"]) if b"cancelled" in fields else None, _number(fields.get(b"ended")),
         int(fields.get(b"again", 0)), _number(fields.get(b"complete_at")), fields.get(b"turn", b"").decode(),
         b"header" in fields,
-        tuple(_claimed(name.decode(), value.decode()) for name, value in own.items()),
+        tuple(_claimed(name.decode(), value.decode(), lives, leases) for name, value in own.items()),
         tuple(_ready(queue, *one) for queue, units in zip(queues, ready, strict=True) for one in units),
         tuple(_deferred(*one) for one in deferred), deferred_total,
         {name: _items(one) for name, one in zip(names, each, strict=True) if one},
@@ -250,14 +262,17 @@ def _open_session(
         tuple(
             _session_level(live, level, session) for level in [*(f"sessions:{one}" for one in levels), "sessions"]
         ) if is_queued else (),
-        {queue: _queue(live, queue, session, int(fields.get(f"pub:{queue}".encode(), 0)), alive) for queue in queues},
+        served,
     )  # fmt: skip
 
 
-def _claimed(unit: str, value: str) -> ClaimedUnit:
+def _claimed(unit: str, value: str, lives: Mapping[str, bytes], leases: Mapping[bytes, int]) -> ClaimedUnit:
     life, attempt, count, retry, ready_us, since_us = value.split("|")
     worker = life.rpartition("/")[0]
-    return ClaimedUnit(unit, worker, int(attempt), int(count), int(retry), int(ready_us), int(since_us))
+    return ClaimedUnit(
+        unit, worker, int(attempt), int(count), int(retry), int(ready_us), int(since_us),
+        leases.get(lives.get(life, b"")),
+    )  # fmt: skip
 
 
 def _ready(queue: str, member: bytes, since: float) -> ReadyUnit:
@@ -324,19 +339,23 @@ def _session_level(live: LiveReading, level: str, session: str) -> Level:
     )  # fmt: skip
 
 
-def _queue(live: LiveReading, queue: str, session: str, coming: int, alive: frozenset[str]) -> QueueState:
+def _queue(
+    live: LiveReading, queue: str, session: str, coming: int, alive: frozenset[str], leases: dict[bytes, int]
+) -> QueueState:
+    """A queue, and into `leases` when those of its runners are over."""
     key = live.space.key
     slots, runners, rank, waiting = (
         live.client.pipeline(transaction=False)
         .hgetall(key("slots", queue))
-        .zrange(key("inflight", queue), 0, MOST - 1)
+        .zrange(key("inflight", queue), 0, MOST - 1, withscores=True)
         .zrank(key("waiting", queue), session)
         .zcard(key("waiting", queue))
         .execute()
     )
     workers = {name.decode(): int(number) for name, number in slots.items()}
     served = sum(number for name, number in workers.items() if name in alive)
-    in_flight = Counter(_session_of(runner) for runner in runners)
+    leases.update({runner: int(until) for runner, until in runners})
+    in_flight = Counter(_session_of(runner) for runner, _ in runners)
     return QueueState(
         queue, served, sum(workers.values()), workers, dict(in_flight.most_common()),
         None if rank is None else rank + 1, waiting, coming,
@@ -348,13 +367,9 @@ def _session_of(runner: bytes) -> str:
     return runner.decode().rpartition(".")[0]
 
 
-def _paused_by(text: str) -> dict[str, tuple[str, int]]:
-    """`why|µs|who` of each line."""
-    found: dict[str, tuple[str, int]] = {}
-    for line in text.splitlines():
-        why, at_us, who = line.split("|", 2)
-        found[why] = (who, int(at_us))
-    return found
+def _who_when(text: bytes) -> tuple[str, int]:
+    at_us, _, who = text.decode().partition("|")
+    return who, int(at_us)
 
 
 def _number(value: Any) -> int | None:

@@ -142,6 +142,8 @@ def _unknown_run(database: Database, flow_session_id: str, situation: Situation 
     near = sessions.near_ids(database, flow_session_id)
     said = f"no run has the id {flow_session_id}"
     said += f"; near: {', '.join(near)}" if near else "; `parallelizer list` shows those there are"
-    if situation is not None and not situation.alive:
-        said += "; if it was sent just now, it waits for a worker: none is alive (celery -A tasks worker)"
-    return said
+    if situation is None:
+        return said
+    if not situation.alive:
+        return f"{said}; if it was sent just now, it waits for a worker: none is alive (celery -A tasks worker)"
+    return f"{said}; if it was sent just now, its message may still wait for a process that is free"

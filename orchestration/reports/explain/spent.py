@@ -42,6 +42,8 @@ class Profile:
     def time_at_least(self, number: int, start: int, end: int) -> int:
         """How long, of `start` to `end`, there are at least so many at once."""
         total = 0
+        if not self._times:
+            return total
         place = max(0, bisect_right(self._times, start) - 1)
         for at, until, level in zip(
             self._times[place:], [*self._times[place + 1 :], end], self._levels[place:], strict=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestration.reports.explain.claims import at_work, deaths, lost_workers
 from orchestration.reports.explain.facts import Facts
 from orchestration.reports.explain.failing import why_task_ended
 from orchestration.reports.explain.model import (
@@ -14,11 +15,8 @@ from orchestration.reports.explain.model import (
     task_name,
 )
 from orchestration.reports.explain.waiting import (
-    at_work,
-    deaths,
     for_each_limit,
     session_causes,
-    silent_worker,
     time_limits,
     why_deferred,
     why_ready_waits,
@@ -52,8 +50,8 @@ def _in_session(
 ) -> tuple[str, list[Cause]]:
     claim = _claim_of(facts, session, action, item)
     if claim is not None:
-        lost = silent_worker(facts, situation, claim)
-        return TaskStatus.RUNNING.value, [lost] if lost else at_work(facts, situation, [claim])
+        lost = lost_workers(facts, situation, [claim])
+        return TaskStatus.RUNNING.value, lost or at_work(facts, situation, [claim])
     is_held_up = session.status != "running" or bool(session.paused)
     deferred = _deferred_of(facts, session, action, item)
     if deferred is not None:

@@ -6,8 +6,9 @@ The order of the questions is that of the scripts: whoever would hand out a slot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from orchestration.reports.explain.claims import at_work, claimed_name, deaths, lost_workers
 from orchestration.reports.explain.facts import Facts
 from orchestration.reports.explain.model import (
     MOST_TASKS,
@@ -20,7 +21,6 @@ from orchestration.reports.explain.model import (
     task_name,
 )
 from orchestration.state.situation import (
-    ClaimedUnit,
     DeferredUnit,
     Items,
     Level,
@@ -29,7 +29,6 @@ from orchestration.state.situation import (
     ReadyUnit,
     Situation,
 )
-from orchestration.vocabulary import NO_ITEM
 
 _PAUSED = {
     "session": ("the run is paused", "parallelizer resume {session}"),
@@ -48,7 +47,7 @@ def why_run_waits(facts: Facts) -> list[Cause]:
     if session is None:
         return without_live_state(facts, situation)
     causes = session_causes(facts, session)
-    causes += lost_claims(facts, situation, session.claims)
+    causes += lost_workers(facts, situation, session.claims)
     if session.status == "running" and not session.paused:
         for queue in session.queues.values():
             units = [unit for unit in session.ready if unit.queue == queue.name]
@@ -170,48 +169,6 @@ def why_deferred(facts: Facts, units: Sequence[DeferredUnit], total: int) -> lis
     return causes
 
 
-def at_work(facts: Facts, situation: Situation, claims: Sequence[ClaimedUnit]) -> list[Cause]:
-    """What is at work on workers that live."""
-    live = [claim for claim in claims if not _silent_since(facts, situation, claim.worker)]
-    if not live:
-        return []
-    names = tuple(_claimed_name(facts, claim) for claim in live[:MOST_TASKS])
-    longest = min(claim.since_us for claim in live)
-    workers = sorted({claim.worker for claim in live})
-    seconds = (situation.now_us - longest) / 1e6
-    verb = "is" if len(live) == 1 else "are"
-    said = f"{some(names, len(live))} {verb} at work on {some(workers)}, for {in_words(seconds)} at most"
-    details = {"at_work": len(live), "workers": workers, "longest_seconds": round(seconds, 6)}
-    return [Cause(CauseCode.RUNNING, said, "", names, len(live), details)]
-
-
-def lost_claims(facts: Facts, situation: Situation, claims: Sequence[ClaimedUnit]) -> list[Cause]:
-    """Units whose worker does not renew its lease."""
-    causes = []
-    for worker in sorted({claim.worker for claim in claims if _silent_since(facts, situation, claim.worker)}):
-        held = [claim for claim in claims if claim.worker == worker]
-        names = tuple(_claimed_name(facts, claim) for claim in held[:MOST_TASKS])
-        until_us = situation.workers.get(worker)
-        causes.append(_lost_worker(facts, situation, worker, until_us, names, len(held)))
-    return causes
-
-
-def deaths(facts: Facts, units: Iterable[ReadyUnit]) -> Iterator[Cause]:
-    """Units that are ready again because the process or the worker that ran them is gone."""
-    session = facts.session
-    for unit in list(units)[:MOST_TASKS]:
-        if session is None or unit.attempt < 2:
-            continue
-        how = session.deaths.get(unit.unit, "")
-        name = task_name(*facts.task_of(unit.unit))
-        lost = how == "with its worker"
-        code = CauseCode.WORKER_LOST if lost else CauseCode.PROCESS_DIED
-        ended = "its worker was lost" if lost else f"the process that ran it died{f' {how}' if how else ''}"
-        said = f"{name} is to run again, attempt {unit.attempt + unit.retry}: {ended}"
-        details = {"attempt": unit.attempt + unit.retry, "crashes": unit.attempt - 1, "how": how}
-        yield Cause(code, said, "", (name,), 1, details)
-
-
 def waiting_for_predecessors(facts: Facts, session: OpenSession) -> list[Cause]:
     """How many tasks wait for those before them."""
     if facts.shape is None:
@@ -247,12 +204,6 @@ def time_limits(facts: Facts, session: OpenSession) -> list[Cause]:
         details = {"at": rfc3339(expires), "left_seconds": round(left, 6), "limit_seconds": session.max_wait_us / 1e6}
         causes.append(Cause(CauseCode.MAX_WAIT, said, "raise max_wait_seconds", details=details))
     return causes
-
-
-def silent_worker(facts: Facts, situation: Situation, claim: ClaimedUnit) -> Cause | None:
-    """What is to be said of a claim's worker, where it does not renew its lease."""
-    found = lost_claims(facts, situation, [claim])
-    return found[0] if found else None
 
 
 def _units(session: OpenSession) -> Iterator[str]:
@@ -350,7 +301,7 @@ def _unserved(
 def _at_session_limit(
     facts: Facts, session: OpenSession, who: str, tasks: tuple[str, ...], total: int, details: dict[str, object]
 ) -> Cause:
-    names = [_claimed_name(facts, claim) for claim in session.claims]
+    names = [claimed_name(facts, claim) for claim in session.claims]
     in_use = len(session.claims)
     said = (
         f"{who} for the limit session:{facts.flow_session_id}={session.limit}: {in_use} of {session.limit} permits in "
@@ -419,46 +370,6 @@ def _deferred(facts: Facts, unit: DeferredUnit, now_us: int) -> Cause:
     details = {"attempt": attempt, "max_attempts": most, "at": rfc3339(unit.due_us), "left_seconds": round(left, 6),
                "error": error}  # fmt: skip
     return Cause(CauseCode.RETRY, said, "", (name,), 1, details)
-
-
-def _silent_since(facts: Facts, situation: Situation, worker: str) -> bool:
-    """Whether the worker has missed a renewal: it makes one every third of a lease."""
-    until = situation.workers.get(worker)
-    return until is None or until - situation.now_us < facts.lease_us / 2
-
-
-def _lost_worker(
-    facts: Facts, situation: Situation, worker: str, until_us: int | None, names: tuple[str, ...], total: int
-) -> Cause:
-    details: dict[str, object] = {"worker": worker}
-    verb = "was" if total == 1 else "were"
-    at = f"{some(names, total)} {verb} at work on {worker}"
-    if until_us is None:
-        said = f"{at}, which was given up; it is ready again in a moment"
-        return Cause(CauseCode.WORKER_LOST, said, "", names, total, details)
-    left = (until_us - situation.now_us) / 1e6
-    details |= {"lease_over_at": rfc3339(until_us), "lease_left_seconds": round(left, 6)}
-    silent = facts.lease_us / 1e6 - left
-    said = f"{at}, which has not renewed its lease for {in_words(silent)}: "
-    if left > 0:
-        said += f"it is taken for lost in {in_words(left)}, and what it ran is then ready again"
-    elif situation.now_us < situation.graced_until_us:
-        grace = (situation.graced_until_us - situation.now_us) / 1e6
-        said += f"Redis was away, so nobody is taken for lost for another {in_words(grace)}"
-        details["graced_seconds"] = round(grace, 6)
-    elif not situation.alive:
-        said += f"the lease was over {in_words(-left)} ago, and no worker is alive that would give it up"
-        return Cause(CauseCode.WORKER_LOST, said, "start a worker: celery -A tasks worker", names, total, details)
-    else:
-        said += f"the lease was over {in_words(-left)} ago, and it is about to be given up"
-    return Cause(CauseCode.WORKER_LOST, said, "", names, total, details)
-
-
-def _claimed_name(facts: Facts, claim: ClaimedUnit) -> str:
-    action, item = facts.task_of(claim.unit)
-    if claim.count > 1 and item != NO_ITEM:
-        return f"{action}[{item}…{item + claim.count - 1}]"
-    return task_name(action, item)
 
 
 def _this(facts: Facts, flow_session_id: str) -> str:
