@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestration.reports.runs import reasons_to_wait, run_status
-from orchestration.state.briefs import read_briefs
+from orchestration.reports.runs import run_status
+from orchestration.state.briefs import Brief, read_briefs
 from orchestration.state.live import LiveState
-from orchestration.state.records import LiveSnapshot
 from orchestration.store import run_lists
 from orchestration.store.pool import Database
 from orchestration.store.run_lists import Place, RunFilter
@@ -91,16 +90,29 @@ def _lines(live: LiveState, rows: Iterable[SessionRow]) -> list[RunLine]:
     return [_line(row, briefs.get(row.flow_session_id)) for row in rows]
 
 
-def _line(row: SessionRow, brief: LiveSnapshot | None) -> RunLine:
+def _line(row: SessionRow, brief: Brief | None) -> RunLine:
     return RunLine(
         row.flow_session_id, row.workflow, row.version, run_status(row, brief), row.priority, row.created_at,
         row.started_at, row.finished_at, row.counts if brief is None else _counts(brief),
-        () if brief is None else reasons_to_wait(brief), None if brief is None else brief.in_use,
+        () if brief is None else _reasons_to_wait(brief), None if brief is None else brief.in_use,
         None if brief is None else brief.limit,
     )  # fmt: skip
 
 
-def _counts(brief: LiveSnapshot) -> dict[str, int]:
+def _reasons_to_wait(brief: Brief) -> tuple[str, ...]:
+    """Why a run, or a part of it, does not go on, as sentences: in short, since a page has many runs."""
+    reasons = [_PAUSED[why] for why in ("session", "workflow", "all") if why in brief.paused]
+    if brief.status == RunStatus.QUEUED:
+        reasons.append("queued")
+    reasons += [f"waits for the limit {level}={most}" for level, most in brief.waits_at.items()]
+    reasons += [f"waits for a worker of queue {queue}" for queue in brief.unserved]
+    return tuple(reasons)
+
+
+_PAUSED = {"session": "paused", "workflow": "paused: its workflow is", "all": "paused: everything is"}
+
+
+def _counts(brief: Brief) -> dict[str, int]:
     counts = dict(brief.counts)
     left = brief.open_branches
     for items in brief.items.values():

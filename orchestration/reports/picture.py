@@ -15,9 +15,10 @@ from typing import Any, Final
 from orchestration.errors import UnknownRun
 from orchestration.plan.layout import lay_out
 from orchestration.reports import runs
+from orchestration.reports.explain import explain_run, waits_of
 from orchestration.reports.lanes import lanes_of
 from orchestration.state.records import LiveSnapshot
-from orchestration.store import pictures, sessions, tasks, workflows
+from orchestration.store import json_text, pictures, sessions, tasks, workflows
 from orchestration.store.pictures import STATUSES, ChangedTask, Choice, TaskColumns
 from orchestration.store.pool import Database
 from orchestration.store.sessions import SessionRow
@@ -91,11 +92,12 @@ def picture(database: Database, live: runs.Live, flow_session_id: str) -> dict[s
     row = _found(sessions.load_session(database, flow_session_id), flow_session_id)
     mark = pictures.mark_now(database)
     moment = standing(database, live, row)
+    waits = [] if row.status.is_final else list(waits_of(database, live, flow_session_id))
     graph = _graph(database, row.version_id)
     total = pictures.count_tasks(database, flow_session_id, row.session_day, MOST_COLUMNS + 1)
     found = {
-        "run": moment["run"] | _once(row), "progress": moment["progress"], "graph": graph.to_json(), "mark": mark,
-        "now": moment["now"], "origin": _ms(row.created_at), "unit_us": 1, "total": total, "most": MOST_COLUMNS,
+        "run": moment["run"] | _once(row) | {"waits_for": waits}, "progress": moment["progress"],
+        "graph": graph.to_json(), "mark": mark, "now": moment["now"], "origin": _ms(row.created_at), "unit_us": 1, "total": total, "most": MOST_COLUMNS,
         "workers": [], "lanes": [], "columns": None,
         "ready_us": _ready(database, row, graph),
     }  # fmt: skip
@@ -151,16 +153,15 @@ def columns(found: Mapping[str, TaskColumns], graph: Graph) -> dict[str, Any]:
 def standing(database: Database, live: runs.Live, row: SessionRow) -> dict[str, Any]:
     """How the run and its actions stand just now; its cost grows with the actions, not with the items."""
     snapshot = None if row.status.is_final else live.snapshot(row.flow_session_id)
-    report = runs.status(database, _Moment(snapshot), row.flow_session_id)
-    progress = runs.progress(database, _Moment(snapshot), row.flow_session_id)
+    progress = runs.progress(database, _Moment(live, snapshot), row.flow_session_id)
     assert progress is not None
     origin = row.created_at
+    counts = snapshot.counts if snapshot is not None else row.counts or _counts(progress)
     return {
         "now": _ms(datetime.now(UTC)),
         "run": {
-            "status": report.status.value, "counts": dict(report.counts), "started_at": _ms(report.started_at),
-            "finished_at": _ms(report.finished_at), "waits_for": list(report.waits_for), "error": report.error,
-            "recorded": progress.recorded,
+            "status": progress.status.value, "counts": dict(counts), "started_at": _ms(row.started_at),
+            "finished_at": _ms(row.finished_at), "recorded": progress.recorded,
             "limit": None if snapshot is None else snapshot.limit,
             "in_use": None if snapshot is None else snapshot.in_use,
             "ready": None if snapshot is None else snapshot.ready,
@@ -172,6 +173,16 @@ def standing(database: Database, live: runs.Live, row: SessionRow) -> dict[str, 
             for one in progress.actions
         ],
     }  # fmt: skip
+
+
+def why(
+    database: Database, live: runs.Live, flow_session_id: str, action: str | None, item: int | None
+) -> dict[str, Any]:
+    """Why the run, or one task of it, is not running, failed, or took so long.
+
+    Raises: UnknownRun, UnknownTask.
+    """
+    return explain_run(database, live, flow_session_id, action, item).to_json()
 
 
 def changes(database: Database, live: runs.Live, flow_session_id: str, mark: str) -> dict[str, Any]:
@@ -282,14 +293,25 @@ def task(database: Database, flow_session_id: str, action: str, item: int) -> di
 
 
 class _Moment:
-    """Live state as it was read once, for more than one question."""
+    """Live state of which the snapshot was read before, for more than one question."""
 
-    def __init__(self, value: LiveSnapshot | None) -> None:
+    def __init__(self, live: runs.Live, value: LiveSnapshot | None) -> None:
+        self.situation = live.situation
+        self.rate_places = live.rate_places
         self._value = value
 
     def snapshot(self, flow_session_id: str) -> LiveSnapshot | None:
         del flow_session_id
         return self._value
+
+
+def _counts(progress: runs.RunProgress) -> dict[str, int]:
+    """Of a run without live state that has not ended: what is recorded of its actions."""
+    counts: dict[str, int] = {}
+    for one in progress.actions:
+        if one.status.is_final:
+            counts[one.status.value] = counts.get(one.status.value, 0) + 1
+    return counts
 
 
 def _numbered(found: Sequence[ChangedTask], graph: Graph) -> list[list[Any]]:
@@ -304,6 +326,7 @@ def _once(row: SessionRow) -> dict[str, Any]:
         "created_at": _ms(row.created_at), "payload": None if payload is None else payload[:MOST_TEXT],
         "payload_size": 0 if payload is None else len(payload),
         "output": None if row.output is None else row.output[:MOST_TEXT],
+        "error": None if row.error is None else json_text.load(row.error),
     }  # fmt: skip
 
 

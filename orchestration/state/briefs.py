@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration.state.live import LiveState
@@ -12,7 +13,17 @@ from orchestration.state.wire import counts_of, items_of, paused_reasons
 _Fields = Mapping[bytes, bytes]
 
 
-def read_briefs(live: LiveState, flow_session_ids: Sequence[str]) -> dict[str, LiveSnapshot]:
+@dataclass(frozen=True, slots=True)
+class Brief(LiveSnapshot):
+    """A session's live state without its claims, and what it waits for."""
+
+    #: Queues without a worker on which work of it is ready.
+    unserved: tuple[str, ...] = ()
+    #: Limits that it waits for, whole or with some of its branches, and what they are now (0: none).
+    waits_at: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_briefs(live: LiveState, flow_session_ids: Sequence[str]) -> dict[str, Brief]:
     """Sessions that have live state, without their claims; those that have none are left out."""
     key, pipe = live.space.key, live.client.pipeline(transaction=False)
     for name in flow_session_ids:
@@ -41,9 +52,7 @@ def read_briefs(live: LiveState, flow_session_ids: Sequence[str]) -> dict[str, L
     return {name: _brief(live, name, *of_one, answers) for name, of_one in found.items()}
 
 
-def _brief(
-    live: LiveState, name: str, fields: _Fields, in_use: int, deferred: int, answers: Iterator[Any]
-) -> LiveSnapshot:
+def _brief(live: LiveState, name: str, fields: _Fields, in_use: int, deferred: int, answers: Iterator[Any]) -> Brief:
     items = {action: items_of(reply) for action in _actions(fields) if (reply := next(answers))}
     ready, unserved = 0, []
     for queue in _queues(fields):
@@ -61,7 +70,7 @@ def _brief(
     status = fields[b"status"].decode()
     if status == "running" and not in_use and not ready and deferred:
         status = "suspended"
-    return LiveSnapshot(
+    return Brief(
         status, int(fields[b"limit"]), in_use, (), ready, deferred, int(fields[b"open"]), counts_of(fields), items,
         paused_reasons(fields.get(b"paused")), tuple(unserved), waits_at,
     )  # fmt: skip

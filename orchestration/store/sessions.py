@@ -156,6 +156,32 @@ def age_seconds(database: Database, flow_session_id: str, session_day: Day) -> f
     return float(rows[0][0]) if rows else 0.0
 
 
+def cancelled_at(database: Database, flow_session_id: str, session_day: Day) -> datetime | None:
+    """When somebody cancelled a flow session; None when nobody did."""
+    rows = database.fetch(
+        "SELECT cancelled_at FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
+        (session_day, flow_session_id),
+    )
+    return rows[0][0] if rows else None
+
+
+def near_ids(database: Database, flow_session_id: str) -> list[str]:
+    """Ids of flow sessions that begin as this one does: its neighbours in order, two look-ups by key."""
+    found = []
+    for order, than in (("", ">="), ("DESC", "<=")):
+        rows = database.fetch(
+            f"SELECT flow_session_id FROM session_days WHERE flow_session_id {than} %s"
+            f" ORDER BY flow_session_id {order} LIMIT 2",
+            (flow_session_id,),
+        )
+        found += [row[0] for row in rows if row[0][:_NEAR] == flow_session_id[:_NEAR]]
+    return found
+
+
+#: Characters that ids have in common which are near each other.
+_NEAR = 6
+
+
 def load_session_of_day(database: Database, flow_session_id: str, session_day: Day) -> SessionRow | None:
     """A flow session by its whole key, None when there is none."""
     rows = database.fetch(

@@ -15,7 +15,7 @@ from flower.views import BaseHandler
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
-from orchestration.errors import ProcessorError, ServiceUnreachable, UnknownRun, UnknownWorkflow
+from orchestration.errors import ProcessorError, ServiceUnreachable, UnknownRun, UnknownTask, UnknownWorkflow
 from tasks.dashboard.feeds import Feed
 from tasks.dashboard.guard import POLICY
 from tasks.dashboard.static_files import VERSION
@@ -232,7 +232,7 @@ class Refused(RequestHandler):
 
 def _told(error: BaseException | None, status: int, reason: str) -> tuple[int, str]:
     """The status and the words for an error; the words of what nobody foresaw stay in the log."""
-    if isinstance(error, UnknownRun | UnknownWorkflow):
+    if isinstance(error, UnknownRun | UnknownTask | UnknownWorkflow):
         return 404, str(error)
     if isinstance(error, ServiceUnreachable):
         return 503, str(error)

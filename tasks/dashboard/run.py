@@ -128,6 +128,20 @@ class RunDensity(JsonHandler):
             raise HTTPError(400, str(error)) from None
 
 
+class RunWhy(JsonHandler):
+    """Why it, or one of its tasks, stands as it does."""
+
+    async def get(self, flow_session_id: str) -> None:
+        reads = self.application.reads
+        item = self.plain_argument("item")
+        self.send(
+            await self.read(
+                picture.why, reads.database, reads.live, flow_session_id, self.plain_argument("action") or None,
+                _number(item, "item") if item else None,
+            )
+        )  # fmt: skip
+
+
 def run_routes(base: str) -> list[URLSpec]:
     """The paths below `/flow` that are about one run."""
     run = r"([^/]+)"
@@ -139,6 +153,7 @@ def run_routes(base: str) -> list[URLSpec]:
         url(rf"{base}/api/run/{run}/tasks", RunTasks),
         url(rf"{base}/api/run/{run}/task", RunTask),
         url(rf"{base}/api/run/{run}/density", RunDensity),
+        url(rf"{base}/api/run/{run}/why", RunWhy),
     ]
 
 

@@ -18,6 +18,7 @@ import orjson
 
 from orchestration.errors import ServiceUnreachable
 from orchestration.reports import picture
+from orchestration.reports.explain import waits_of
 from tasks.dashboard.reads import Reads
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 FRAME_SECONDS: Final = 0.25
 #: A read that takes long is not repeated at once: PostgreSQL is idle for at least this many times as long.
 REST: Final = 4.0
+#: How often it is asked why a run does not go on, which takes longer than to ask how far it is.
+WAITS_SECONDS: Final = 2.0
 #: A run that has ended and been recorded changes no more after so long.
 SETTLED_SECONDS: Final = 5.0
 #: Frames that wait for a slow viewer; then it is told to begin anew.
@@ -98,6 +101,8 @@ class RunWatches:
     async def _read(self, flow_session_id: str, mark: str) -> None:
         before: dict[str, Any] | None = None
         changed_at, trouble = time.monotonic(), ""
+        waits: list[str] | None = None
+        waits_at = 0.0
         while True:
             began = time.monotonic()
             try:
@@ -105,6 +110,14 @@ class RunWatches:
                     picture.changes, self._reads.database, self._reads.live, flow_session_id, mark
                 )  # fmt: skip
                 mark = found["mark"]
+                if found["run"]["finished_at"] is not None:
+                    waits = []
+                elif began - waits_at > WAITS_SECONDS:
+                    waits = list(await self._reads.run(
+                        waits_of, self._reads.database, self._reads.live, flow_session_id
+                    ))  # fmt: skip
+                    waits_at = began
+                found["run"]["waits_for"] = waits
                 if _differs(found, before) or trouble:
                     changed_at, trouble = time.monotonic(), ""
                     self._tell(flow_session_id, _frame(found, before))

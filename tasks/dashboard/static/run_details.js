@@ -5,6 +5,7 @@ import {
 } from "./lib.js";
 import { NO_ITEM } from "./run_model.js";
 import { progressOf } from "./run_graph.js";
+import { Why } from "./run_why.js";
 
 export function Details({ run, version, selection, select, showItems, place }) {
   const row = selection ? run.find(selection.action, selection.item) : -1;
@@ -28,7 +29,7 @@ export function Details({ run, version, selection, select, showItems, place }) {
       ${selection && html`<button type="button" class="btn btn-sm btn-outline-secondary" aria-label="Close the details" title="Escape" onClick=${() => select(null)}>×</button>`}
     </header>
     <div class="run-details-body">
-      ${!selection ? html`<${OfRun} run=${run} />`
+      ${!selection ? html`<${OfRun} run=${run} select=${select} />`
         : found?.error ? html`<p class="flow-note is-error">${found.error}</p>`
         : !found?.task ? html`<p class="flow-faint">…</p>`
         : html`<${OfTask} run=${run} version=${version} task=${found.task} selection=${selection} showItems=${showItems} select=${select} />`}
@@ -46,6 +47,7 @@ function OfTask({ run, task, selection, showItems, select }) {
     <p class="run-details-status"><${Status} status=${isEach ? progress.status : task.status} />
       ${task.attempt > 1 && html`<span class="run-badge">attempt ${task.attempt}</span>`}</p>
     ${task.error && html`<${ErrorOf} error=${task.error} />`}
+    ${task.status !== "succeeded" && html`<${Why} run=${run} selection=${selection} state=${task.status} />`}
     ${isEach && progress.size !== null && html`<div class="run-block">
       <${CountsBar} counts=${{ succeeded: progress.succeeded, failed: progress.failed, skipped: progress.skipped, running: progress.running,
         pending: Math.max(0, progress.size - progress.done - progress.running) }} />
@@ -69,11 +71,11 @@ function OfTask({ run, task, selection, showItems, select }) {
     <${Text} title="Definition" text=${JSON.stringify(definition, null, 2)} open=${task.result === undefined || task.result === null} />`;
 }
 
-function OfRun({ run }) {
+function OfRun({ run, select }) {
   const { info } = run;
   return html`
     ${info.error && html`<${ErrorOf} error=${info.error} />`}
-    ${info.waits_for.length > 0 && html`<ul class="run-waits">${info.waits_for.map((why) => html`<li>${why}</li>`)}</ul>`}
+    <${Why} run=${run} selection=${null} state=${info.status} select=${select} />
     <dl class="run-list">
       ${fact("Run", html`<code class="run-id">${info.id}</code>`)}
       ${fact("Workflow", `${info.workflow}@${info.version}`)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from orchestration.errors import UnknownRun
 from orchestration.reports import picture
+from orchestration.state.live import LiveState
 from orchestration.state.records import LiveSnapshot
 from orchestration.store import pictures, sessions, updates
 from orchestration.store.pictures import STATUSES, Choice
@@ -30,15 +30,25 @@ ACTIONS: dict[str, object] = {
 }
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(LiveState):
     """The live state of a run at one moment, or that it has none."""
 
-    value: LiveSnapshot | None = None
+    def __init__(self, value: LiveSnapshot | None = None) -> None:
+        super().__init__(LIVE["url"], "pictures")
+        self._value = value
 
     def snapshot(self, flow_session_id: str) -> LiveSnapshot | None:
         assert flow_session_id
-        return self.value
+        return self._value
+
+
+#: Where live state is that has nothing of these runs.
+LIVE: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_live(redis_url: str) -> None:
+    LIVE["url"] = redis_url
 
 
 @pytest.fixture(scope="module")
