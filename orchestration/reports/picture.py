@@ -97,8 +97,8 @@ def picture(database: Database, live: runs.Live, flow_session_id: str) -> dict[s
     total = pictures.count_tasks(database, flow_session_id, row.session_day, MOST_COLUMNS + 1)
     found = {
         "run": moment["run"] | _once(row) | {"waits_for": waits}, "progress": moment["progress"],
-        "graph": graph.to_json(), "mark": mark, "now": moment["now"], "origin": _ms(row.created_at), "unit_us": 1, "total": total, "most": MOST_COLUMNS,
-        "workers": [], "lanes": [], "columns": None,
+        "graph": graph.to_json(), "mark": mark, "now": moment["now"], "origin": _ms(row.created_at), "unit_us": 1,
+        "total": total, "most": MOST_COLUMNS, "workers": [], "lanes": [], "columns": None,
         "ready_us": _ready(database, row, graph),
     }  # fmt: skip
     if total <= MOST_COLUMNS:
