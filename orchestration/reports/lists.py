@@ -95,9 +95,17 @@ def _line(row: SessionRow, brief: LiveSnapshot | None) -> RunLine:
     return RunLine(
         row.flow_session_id, row.workflow, row.version, run_status(row, brief), row.priority, row.created_at,
         row.started_at, row.finished_at, row.counts if brief is None else _counts(brief),
-        () if brief is None else reasons_to_wait(brief), None if brief is None else brief.in_use,
+        () if brief is None else _reasons(brief), None if brief is None else brief.in_use,
         None if brief is None else brief.limit,
     )  # fmt: skip
+
+
+def _reasons(brief: LiveSnapshot) -> tuple[str, ...]:
+    reasons = reasons_to_wait(brief)
+    if brief.status == RunStatus.RUNNING and brief.ready and brief.in_use >= brief.limit:
+        more = "1 branch is ready and waits" if brief.ready == 1 else f"{brief.ready:,} branches are ready and wait"
+        reasons = (*reasons, f"{more} for its own limit of {brief.limit} at once")
+    return reasons
 
 
 def _counts(brief: LiveSnapshot) -> dict[str, int]:
@@ -105,7 +113,7 @@ def _counts(brief: LiveSnapshot) -> dict[str, int]:
     left = brief.open_branches
     for items in brief.items.values():
         if items.settled < items.size:  # else they are in the session's counts, or about to be
-            left += items.size - items.settled
+            left += items.size - items.settled - 1  # its own branch is open too
             for status, count in items.counts.items():
                 counts[status] = counts.get(status, 0) + count
     if brief.in_use:
