@@ -106,6 +106,9 @@ def _reasons_to_wait(brief: Brief) -> tuple[str, ...]:
         reasons.append("queued")
     reasons += [f"waits for the limit {level}={most}" for level, most in brief.waits_at.items()]
     reasons += [f"waits for a worker of queue {queue}" for queue in brief.unserved]
+    if brief.status == RunStatus.RUNNING and brief.ready and brief.in_use >= brief.limit:
+        more = "1 branch is ready and waits" if brief.ready == 1 else f"{brief.ready:,} branches are ready and wait"
+        reasons.append(f"{more} for its own limit of {brief.limit} at once")
     return tuple(reasons)
 
 
@@ -117,7 +120,7 @@ def _counts(brief: Brief) -> dict[str, int]:
     left = brief.open_branches
     for items in brief.items.values():
         if items.settled < items.size:  # else they are in the session's counts, or about to be
-            left += items.size - items.settled
+            left += items.size - items.settled - 1  # its own branch is open too
             for status, count in items.counts.items():
                 counts[status] = counts.get(status, 0) + count
     if brief.in_use:

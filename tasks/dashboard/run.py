@@ -24,6 +24,7 @@ PICTURE_SECONDS: Final = 1.0
 #: Pictures that are kept that long; a large one has 0.3 MB.
 KEPT_PICTURES: Final = 20
 MOST_ROWS: Final = 1_000
+LARGEST_NUMBER: Final = 10**18
 LARGEST_ITEM: Final = 2**31 - 1
 
 
@@ -98,7 +99,7 @@ class RunTasks(JsonHandler):
             after = orjson.loads(self.plain_argument("after")) if self.plain_argument("after") else None
             limit = max(1, min(MOST_ROWS, int(self.plain_argument("limit", "200"))))
             if after is not None:
-                after = [int(after[0]), str(after[1]), int(after[2])]
+                after = [_bounded(after[0]), str(after[1]), _bounded(after[2])]
         except (ValueError, TypeError, IndexError, KeyError):
             raise HTTPError(400, "status, after or limit can't be understood") from None
         choice = Choice(statuses or None, self.plain_argument("action") or None, self.plain_argument("by") == "slowest")
@@ -110,9 +111,7 @@ class RunTask(JsonHandler):
     """One of its tasks with all that is recorded."""
 
     async def get(self, flow_session_id: str) -> None:
-        item = _number(self.plain_argument("item") or str(NO_ITEM), "item")
-        if not NO_ITEM <= item <= LARGEST_ITEM:
-            raise HTTPError(400, "there is no such item")
+        item = _item(self.plain_argument("item") or str(NO_ITEM))
         action = self.plain_argument("action")
         self.send(await self.read(picture.task, self.application.reads.database, flow_session_id, action, item))
 
@@ -134,17 +133,18 @@ class RunWhy(JsonHandler):
     async def get(self, flow_session_id: str) -> None:
         reads = self.application.reads
         item = self.plain_argument("item")
+        number = _item(item) if item else None
         self.send(
             await self.read(
-                picture.why, reads.database, reads.live, flow_session_id, self.plain_argument("action") or None,
-                _number(item, "item") if item else None,
+                picture.why, reads.database, reads.live, flow_session_id, self.plain_argument("action") or None, number,
             )
         )  # fmt: skip
 
 
 def run_routes(base: str) -> list[URLSpec]:
     """The paths below `/flow` that are about one run."""
-    run = r"([^/]+)"
+    # PostgreSQL takes no NUL in a text, so no run has one in its id.
+    run = r"((?:(?!%00)[^/])+)"
     page = {"title": "Run", "script": "run", "tab": "flow"}
     return [
         url(rf"{base}/run/{run}", RunPage, page, name="flow-run"),
@@ -159,6 +159,20 @@ def run_routes(base: str) -> list[URLSpec]:
 
 def _number(text: str, name: str) -> int:
     try:
-        return int(text)
+        return _bounded(text)
     except ValueError:
-        raise HTTPError(400, f"{name} is a whole number") from None
+        raise HTTPError(400, f"{name} is a whole number of no more than 18 digits") from None
+
+
+def _item(text: str) -> int:
+    item = _number(text, "item")
+    if not NO_ITEM <= item <= LARGEST_ITEM:
+        raise HTTPError(400, "there is no such item")
+    return item
+
+
+def _bounded(number: str | int) -> int:
+    value = int(number)
+    if abs(value) >= LARGEST_NUMBER:
+        raise ValueError
+    return value

@@ -174,6 +174,7 @@ export const shortNumber = (value) => (value === null || value === undefined ? "
 /** Seconds in words: 850 µs, 12.3 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds === 0) return "0 s";
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${trimmed(seconds * 1000)} ms`;
   if (seconds < 60) return `${trimmed(seconds)} s`;

@@ -44,7 +44,7 @@ function Limits() {
   }
 
   const table = (title, limits, of) => html`<section class="flow-card" aria-labelledby=${`flow-${of}`}>
-    <h3 id=${`flow-${of}`}>${title}</h3>
+    <h2 id=${`flow-${of}`}>${title}</h2>
     <table class="flow-table flow-limits">
       <thead><tr><th scope="col">Limit</th><th scope="col" class="flow-use">In use</th><th scope="col">Last 2 minutes</th>
         <th scope="col" class="flow-right">Waiting</th><th scope="col" class="flow-right">Longest wait</th><th scope="col">Set by</th></tr></thead>
@@ -53,7 +53,7 @@ function Limits() {
     </table></section>`;
 
   return html`
-    <header class="flow-head"><h2 aria-hidden="true">Limits</h2><${LiveMark} state=${state} trouble=${trouble ? "Out of date" : ""} /></header>
+    <header class="flow-head"><div class="flow-title" aria-hidden="true">Limits</div><${LiveMark} state=${state} trouble=${trouble ? "Out of date" : ""} /></header>
     ${trouble && html`<p class="flow-note is-error" role="alert">${trouble}</p>`}
     ${all && html`<${Fragment}>
       ${table("Limits of the fleet, workflows and keys", all.limits, "fleet")}
@@ -100,18 +100,18 @@ const Run = ({ run }) => html`<a href=${link("run", run.id)} title=${run.id}>${r
 function Detail({ detail, inUse, waiting }) {
   const { holders, line } = detail;
   return html`<div class="flow-columns">
-    <section><h4>Held by${holders.length < inUse ? ` (the first ${holders.length} of ${number(inUse)})` : ""}</h4>
+    <section><h3>Held by${holders.length < inUse ? ` (the first ${holders.length} of ${number(inUse)})` : ""}</h3>
       ${holders.length ? html`<table class="flow-table"><thead><tr><th scope="col">Run</th><th scope="col">Worker</th><th scope="col" class="flow-right">For</th><th scope="col" class="flow-right">Lease left</th></tr></thead>
       <tbody>${holders.map((holder) => html`<tr><td><${Run} run=${holder} /></td><td class="flow-faint">${holder.worker || (holder.runner ? "on its way" : "")}</td>
         <td class="flow-right">${duration(holder.held_seconds)}</td><td class="flow-right">${holder.lease_seconds === null ? "" : holder.lease_seconds < 0 ? html`<span class="flow-bad">over</span>` : duration(holder.lease_seconds)}</td></tr>`)}</tbody></table>`
       : html`<p class="flow-faint">Nobody.</p>`}</section>
-    <section><h4>Next${line.length && line.length < waiting ? ` (the first ${line.length} of ${number(waiting)})` : ""}</h4>
+    <section><h3>Next${line.length && line.length < waiting ? ` (the first ${line.length} of ${number(waiting)})` : ""}</h3>
       ${line.length ? html`<ol class="flow-line">${line.map((run) => html`<li><${Run} run=${run} /></li>`)}</ol>` : html`<p class="flow-faint">Nobody waits.</p>`}</section>
   </div>`;
 }
 
 function Queues({ queues }) {
-  return html`<section class="flow-card" aria-labelledby="flow-queues"><h3 id="flow-queues">Queues</h3>
+  return html`<section class="flow-card" aria-labelledby="flow-queues"><h2 id="flow-queues">Queues</h2>
     ${queues.length ? html`<table class="flow-table flow-limits">
       <thead><tr><th scope="col">Queue</th><th scope="col" class="flow-use">Slots in use</th><th scope="col">Workers</th><th scope="col" class="flow-right">Runs waiting</th><th scope="col">Next</th></tr></thead>
       <tbody>${queues.map((queue) => html`<tr key=${queue.name}>
@@ -131,7 +131,7 @@ function Workers({ workers }) {
 }
 
 function Rates({ rates }) {
-  return html`<section class="flow-card" aria-labelledby="flow-rates"><h3 id="flow-rates">Rate limits</h3>
+  return html`<section class="flow-card" aria-labelledby="flow-rates"><h2 id="flow-rates">Rate limits</h2>
     <table class="flow-table flow-limits"><thead><tr><th scope="col">Limit</th><th scope="col">The next call may begin</th></tr></thead>
     <tbody>${rates.map(({ name, wait_seconds: wait }) => html`<tr key=${name}><td class="flow-name">${name}</td>
       <td data-label="next call">${wait > 0 ? `in ${duration(wait)}` : "now"}</td></tr>`)}</tbody></table></section>`;

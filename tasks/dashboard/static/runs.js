@@ -147,7 +147,7 @@ function Runs() {
 
   return html`
     <header class="flow-head">
-      <h2 aria-hidden="true">Workflows</h2>
+      <div class="flow-title" aria-hidden="true">Workflows</div>
       <${LiveMark} state=${state} trouble=${trouble && state === "live" ? "Out of date" : ""} />
     </header>
     <${Filters} filters=${filters} change=${change} names=${names} search=${search} />

@@ -28,7 +28,7 @@ function Throughput() {
   }
 
   return html`
-    <header class="flow-head"><h2 aria-hidden="true">Throughput</h2>
+    <header class="flow-head"><div class="flow-title" aria-hidden="true">Throughput</div>
       <div class="flow-switch" role="group" aria-label="Time span">${SPANS.map(([value, words]) => html`<button type="button"
         aria-pressed=${value === span} onClick=${() => choose(value)}>${words}</button>`)}</div>
       <${LiveMark} state=${state} trouble=${trouble ? "Out of date" : ""} /></header>
@@ -54,10 +54,11 @@ function Cards({ seen }) {
 function Charts({ seen }) {
   const { points, time, span } = seen;
   const from = time - span * 1000;
-  const column = (name) => points.map((point) => [point.at, point[name]]);
+  // where nothing waited there is nothing to tell, but no gap
+  const column = (name) => points.filter((point) => point[name] !== null || point.branches === null).map((point) => [point.at, point[name]]);
   const marks = points.filter((point, place) => place && point.workers !== points[place - 1].workers).map((point) => point.at);
   const chart = (title, series, y) => html`<section class="flow-card flow-plot">
-    <h3>${title}</h3>
+    <h2>${title}</h2>
     <ul class="flow-legend">${series.map(({ words, colour, name, dashed }) => html`<li><span class=${dashed ? "is-dashed" : ""} style=${{ color: `var(${colour})` }} aria-hidden="true"></span>${words} <strong>${y(points.at(-1)?.[name] ?? null)}</strong></li>`)}</ul>
     <${Chart} series=${series.map((one) => ({ ...one, points: column(one.name) }))} from=${from} to=${time} marks=${marks} height=${170}
       axis=${{ x: (at) => clock.format(at), y }} label=${`${title}: ${series.map(({ words, name }) => summary(words, column(name), y)).join("; ")}`} />
@@ -67,7 +68,7 @@ function Charts({ seen }) {
       { name: "branches", words: "ended", colour: "--flow-succeeded", fill: true },
       { name: "failed", words: "failed", colour: "--flow-failed" },
     ], perSecond)}
-    ${chart("Wait before a branch starts", [
+    ${chart("Wait before a branch starts (items aside)", [
       { name: "p95", words: "p95", colour: "--flow-wait", fill: true },
       { name: "p50", words: "p50", colour: "--flow-running" },
     ], (value) => duration(value))}
@@ -89,7 +90,7 @@ function summary(words, points, format) {
 
 function Repairs({ repairs }) {
   const found = Object.entries(repairs).sort(([, one], [, other]) => other - one);
-  return html`<section class="flow-card" aria-labelledby="flow-repairs"><h3 id="flow-repairs">Repaired since the start</h3>
+  return html`<section class="flow-card" aria-labelledby="flow-repairs"><h2 id="flow-repairs">Repaired since the start</h2>
     ${found.length ? html`<ul class="flow-facts">${found.map(([cause, count]) => html`<li><span class="flow-faint">${cause}</span> <strong>${number(count)}</strong></li>`)}</ul>`
     : html`<p class="flow-facts flow-faint">Nothing was lost, and nothing stood still.</p>`}</section>`;
 }
