@@ -44,6 +44,8 @@ def read_briefs(live: LiveState, flow_session_ids: Sequence[str]) -> dict[str, B
             pipe.hgetall(key("items", name, action))
         for queue in _queues(fields):
             pipe.zcard(key("ready", name, queue)).get(key("slots_total", queue))
+            for action in _actions(fields):
+                pipe.zscore(key("ready", name, queue), f"i:{action}")
         for level in _levels(fields):
             pipe.hget(key("limits"), level)
             for place, member in _places(live, name, level, fields):
@@ -57,7 +59,8 @@ def _brief(live: LiveState, name: str, fields: _Fields, in_use: int, deferred: i
     ready, unserved = 0, []
     for queue in _queues(fields):
         units, slots = int(next(answers)), int(next(answers) or 0)
-        ready += units
+        # one entry stands for all items of an action
+        ready += units - sum(next(answers) is not None for _ in _actions(fields))
         if units and slots <= 0:
             unserved.append(queue)
     waits_at = {}

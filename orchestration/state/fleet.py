@@ -230,7 +230,11 @@ class RateLimits:
 
 def _claims_of(live: LiveState, session: str, most: int) -> list[Holder]:
     runners = live.client.hgetall(live.space.key("runners", session))
-    of_life = {value.decode().partition("|")[0]: runner.decode() for runner, value in runners.items()}
+    of_life = {
+        value.decode().partition("|")[0]: runner.decode()
+        for runner, value in runners.items()
+        if not runner.endswith(b":call")
+    }
     snapshot = live.snapshot(session)
     claims = sorted(snapshot.claims if snapshot else (), key=lambda claim: claim.since_us)[:most]
     held = [(of_life.get(f"{claim.worker}/{claim.runner}", ""), claim.since_us) for claim in claims]
