@@ -12,7 +12,7 @@ SEED ?=
 export FOLDER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-links test test-unit test-integration test-cluster test-browser test-stress test-rabbitmq test-chaos chaos bench budget lint format lock venv clean
+.PHONY: help demo demo-links test test-unit test-integration test-cluster test-browser test-stress test-rabbitmq test-chaos chaos bench budget screenshots lint format lock venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ chaos: $(READY) ## Break services and workers for DURATION seconds, then audit w
 
 bench: $(READY) ## Measure speed and memory beside plain Celery: a table, JSON and a chart (ARGS=--quick: small)
 	@$(BIN)/python -m tests.performance.bench $(ARGS)
+
+screenshots: $(READY) ## Take the pictures of the documentation anew, with Chromium
+	@$(BIN)/python -m tests.browser.screenshots
 
 budget: $(READY) ## Measure where the microseconds of an item and of a step go
 	@$(BIN)/python -m tests.performance.budget $(ARGS)

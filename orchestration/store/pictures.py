@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from orchestration.store.pool import Database, Day
@@ -19,7 +20,7 @@ from orchestration.vocabulary import TaskStatus
 #: The code of a status is its place here; shared with the page (`static/run_model.js`).
 STATUSES: Final = tuple(TaskStatus)
 _CODE = f"array_position(ARRAY[{','.join(repr(status.value) for status in STATUSES)}], status) - 1"
-_MARK = re.compile(r"\d{1,20}:\d{1,20}:(\d{1,20}(,\d{1,20}){0,9999})?")
+_MARK = re.compile(r"(\d{1,18}):(\d{1,18}):((?:\d{1,18}(?:,\d{1,18}){0,9999})?)", re.ASCII)
 
 
 class TaskColumns(NamedTuple):
@@ -91,7 +92,13 @@ class StoredTask:
 
 def is_mark(text: str) -> bool:
     """Whether a text that came from outside is a mark."""
-    return len(text) < 200_000 and _MARK.fullmatch(text) is not None
+    found = _MARK.fullmatch(text) if len(text) < 200_000 else None
+    if found is None:
+        return False
+    first, last = int(found[1]), int(found[2])
+    under_way = [int(number) for number in found[3].split(",")] if found[3] else []
+    # as PostgreSQL wants it
+    return 0 < first <= last and all(low <= number < last for low, number in pairwise([first, *under_way]))
 
 
 def mark_now(database: Database) -> str:
@@ -129,17 +136,18 @@ def changed_since(
     """
     if not is_mark(mark):
         raise ValueError("no mark; take one from mark_now")
-    # `age` leaves out nearly all rows at little cost: none that is older than the oldest transaction of the mark that
-    # was under way. (Ages are counted from the next transaction.)
+    # `age` leaves out nearly all rows at little cost: those that are older than the oldest transaction that was under
+    # way. Of the others it gives the whole number of their transaction, of which a row has 32 bits.
+    oldest = int(mark.partition(":")[0])
     rows = database.fetch(
-        f"SELECT action, item, {_CODE}, attempt, worker, {_since('started_at')}, {_since('finished_at')} FROM tasks"
-        " WHERE session_day = %(day)s AND flow_session_id = %(id)s"
-        " AND age(xmin) <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint - %(oldest)s + 1"
-        " AND NOT pg_visible_in_snapshot(xmin::text::xid8, %(mark)s::pg_snapshot)"
+        f"SELECT action, item, {_CODE}, attempt, worker, {_since('started_at')}, {_since('finished_at')}"
+        " FROM tasks, (SELECT age(%(oldest)s::text::xid8::xid) AS age) AS oldest"
+        " WHERE session_day = %(day)s AND flow_session_id = %(id)s AND age(tasks.xmin) <= oldest.age"
+        " AND NOT pg_visible_in_snapshot("
+        " (%(oldest)s::bigint + oldest.age - age(tasks.xmin))::text::xid8, %(mark)s::pg_snapshot)"
         " ORDER BY started_at, action, item LIMIT %(limit)s",
-        {"day": session_day, "id": flow_session_id, "origin": origin, "mark": mark, "limit": limit,
-         "oldest": int(mark.partition(":")[0])},
-    )  # fmt: skip
+        {"day": session_day, "id": flow_session_id, "origin": origin, "mark": mark, "limit": limit, "oldest": oldest},
+    )
     return [ChangedTask(*row) for row in rows]
 
 

@@ -46,7 +46,7 @@ function waits(run, grid, from, scale, width, now) {
     const last = Math.min(width, Math.floor((until - from) * scale));
     for (const line = lane * width; x < last; x += 1) if (!grid[line + x]) grid[line + x] = CELL.wait;
   };
-  // of items: from when they were ready until the last of them in this lane began
+  // of items: from when their for_each was ready until the last of them in this lane began
   const latest = new Map();
   for (let row = 0; row < run.count; row += 1) {
     const lane = run.slot[row];
@@ -60,10 +60,11 @@ function waits(run, grid, from, scale, width, now) {
     if (!(latest.get(key) >= run.start[row])) latest.set(key, run.start[row]);
   }
   for (const [key, start] of latest) {
-    const whole = run.find(Math.floor(key / 65_536));
+    const action = Math.floor(key / 65_536);
+    const whole = run.find(action);
     if (whole < 0) continue;
     const waitsOn = run.info.finished_at === null && !isFinal(run.status[whole]);
-    paint(key % 65_536, run.start[whole], waitsOn ? now : start);
+    paint(key % 65_536, run.ready.get(action) ?? run.start[whole], waitsOn ? now : start);
   }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -139,6 +140,21 @@ def test_what_is_committed_late_is_told_though_it_is_older_than_the_mark(databas
     assert [row[:2] for row in later["rows"]] == [[1, 3]]
 
 
+def test_transactions_that_are_under_way_hide_no_change(database: Database, run: SessionRow) -> None:
+    mark = pictures.mark_now(database)
+    write(database, run, "first")
+    with ExitStack() as others:
+        for _ in range(3):
+            others.enter_context(database.transaction()).execute("SELECT pg_current_xact_id()")
+        found = picture.changes(database, Moment(), run.flow_session_id, mark)
+    assert [row[0] for row in found["rows"]] == [0]
+
+
+@pytest.mark.parametrize("mark", ["1:1:", f"{10**18 - 1}:{10**18 - 1}:", "3:9:3,5,8"])
+def test_any_mark_may_come_from_outside(database: Database, run: SessionRow, mark: str) -> None:
+    picture.changes(database, Moment(), run.flow_session_id, mark)
+
+
 def test_too_many_changes_are_told_by_no_rows(database: Database, run: SessionRow) -> None:
     mark = pictures.mark_now(database)
     rows = [
@@ -148,7 +164,10 @@ def test_too_many_changes_are_told_by_no_rows(database: Database, run: SessionRo
     assert picture.changes(database, Moment(), run.flow_session_id, mark)["rows"] is None
 
 
-@pytest.mark.parametrize("mark", ["", "1:2", "1:2:3;", "1:2:x", "1:2:3'; SELECT 1", "9" * 21 + ":1:"])
+@pytest.mark.parametrize(
+    "mark",
+    ["", "1:2", "1:2:3;", "1:2:x", "1:2:3'; SELECT 1", "9" * 21 + ":1:", "0:0:", "5:3:", "1:9:4,2", "1:9:9", "5:9:4"],
+)
 def test_a_text_that_is_no_mark_is_refused(database: Database, run: SessionRow, mark: str) -> None:
     with pytest.raises(ValueError, match="mark"):
         picture.changes(database, Moment(), run.flow_session_id, mark)
