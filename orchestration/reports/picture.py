@@ -26,7 +26,7 @@ from orchestration.vocabulary import NO_ITEM, TaskStatus
 
 #: Above so many tasks a picture has no columns; it is drawn from `density`, and its tasks come in pages.
 MOST_COLUMNS: Final = 100_000
-#: Above so many a chain of changes is told by its number only.
+#: Above so many changes are not told.
 MOST_CHANGES: Final = 500
 #: Runs that took less are told in µs, since in ms they would be a few strokes.
 SHORT_RUN_US: Final = 20_000_000
@@ -185,9 +185,12 @@ def why(
     return explain_run(database, live, flow_session_id, action, item).to_json()
 
 
-def changes(database: Database, live: runs.Live, flow_session_id: str, mark: str) -> dict[str, Any]:
+def changes(
+    database: Database, live: runs.Live, flow_session_id: str, mark: str, most: int = MOST_CHANGES
+) -> dict[str, Any]:
     """What has changed since a mark.
 
+    Args: most: above so many changed tasks none are told.
     Returns: how the run stands, a new mark, and `rows`: tasks as lists like `ChangedTask`, or None when there are too
         many to tell (or too many tasks in all for a picture to have them).
     Raises: UnknownRun. ValueError: the mark is none. ServiceUnreachable.
@@ -195,11 +198,11 @@ def changes(database: Database, live: runs.Live, flow_session_id: str, mark: str
     row = _found(sessions.find_session(database, flow_session_id), flow_session_id)
     new_mark = pictures.mark_now(database)
     found = pictures.changed_since(
-        database, flow_session_id, row.session_day, mark, row.created_at, MOST_CHANGES + 1
+        database, flow_session_id, row.session_day, mark, row.created_at, most + 1
     )  # fmt: skip
     graph = _graph(database, row.version_id)
     moment = standing(database, live, row)
-    rows = None if len(found) > MOST_CHANGES else _numbered(found, graph)
+    rows = None if len(found) > most else _numbered(found, graph)
     return moment | {"mark": new_mark, "rows": rows}
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
-from orchestration.errors import ServiceUnreachable
+from orchestration.errors import ServiceUnreachable, UnknownRun
 from orchestration.reports import picture
 from orchestration.reports.explain import waits_of
 from tasks.dashboard.reads import Reads
@@ -25,6 +26,9 @@ _log = logging.getLogger(__name__)
 
 #: Most frames a second are four.
 FRAME_SECONDS: Final = 0.25
+#: Above so many changes a second only counts are told.
+MOST_CHANGES_A_SECOND: Final = 2_000
+LONGEST_FRAME_SECONDS: Final = 2.0
 #: A read that takes long is not repeated at once: PostgreSQL is idle for at least this many times as long.
 REST: Final = 4.0
 #: How often it is asked why a run does not go on, which takes longer than to ask how far it is.
@@ -77,9 +81,7 @@ class RunWatches:
         viewers = self._viewers.setdefault(flow_session_id, set())
         viewers.add(viewer)
         try:
-            missed = await self._reads.run(
-                picture.changes, self._reads.database, self._reads.live, flow_session_id, mark
-            )  # fmt: skip
+            missed = await self._ask(picture.changes, flow_session_id, mark)
             viewer.tell(_frame(missed, None))
             reader = self._readers.get(flow_session_id)
             if reader is None or reader.done():
@@ -101,31 +103,28 @@ class RunWatches:
     async def _read(self, flow_session_id: str, mark: str) -> None:
         before: dict[str, Any] | None = None
         changed_at, trouble = time.monotonic(), ""
-        waits: list[str] | None = None
-        waits_at = 0.0
+        waits = _Waits()
+        began = time.monotonic()
         while True:
-            began = time.monotonic()
+            since, began = began, time.monotonic()
+            most = round(MOST_CHANGES_A_SECOND * min(max(began - since, FRAME_SECONDS), LONGEST_FRAME_SECONDS))
             try:
-                found = await self._reads.run(
-                    picture.changes, self._reads.database, self._reads.live, flow_session_id, mark
-                )  # fmt: skip
+                found = await self._ask(picture.changes, flow_session_id, mark, most)
+                if found["run"]["finished_at"] is None and waits.are_due(began):
+                    waits.value, waits.read_at = list(await self._ask(waits_of, flow_session_id)), began
+                found["run"]["waits_for"] = waits.value if found["run"]["finished_at"] is None else []
                 mark = found["mark"]
-                if found["run"]["finished_at"] is not None:
-                    waits = []
-                elif began - waits_at > WAITS_SECONDS:
-                    waits = list(await self._reads.run(
-                        waits_of, self._reads.database, self._reads.live, flow_session_id
-                    ))  # fmt: skip
-                    waits_at = began
-                found["run"]["waits_for"] = waits
                 if _differs(found, before) or trouble:
                     changed_at, trouble = time.monotonic(), ""
                     self._tell(flow_session_id, _frame(found, before))
                 before = found
-                run = found["run"]
-                if run["finished_at"] is not None and time.monotonic() - changed_at > SETTLED_SECONDS:
+                is_over = found["run"]["finished_at"] is not None
+                if is_over and time.monotonic() - changed_at > SETTLED_SECONDS:
                     self._tell(flow_session_id, ("end", b"{}", mark))
                     return
+            except UnknownRun:  # too old: it has been dropped
+                self._tell(flow_session_id, ("end", b"{}", mark))
+                return
             except Exception as error:  # noqa: BLE001 - the page says so, and the next read may do
                 if not isinstance(error, ServiceUnreachable):
                     _log.exception("run %s can't be watched", flow_session_id)
@@ -135,9 +134,23 @@ class RunWatches:
                     self._tell(flow_session_id, ("trouble", orjson.dumps({"message": trouble}), None))
             await asyncio.sleep(max(FRAME_SECONDS, REST * (time.monotonic() - began)))
 
+    async def _ask(self, question: Callable[..., Any], *given: Any) -> Any:
+        return await self._reads.run(question, self._reads.database, self._reads.live, *given)
+
     def _tell(self, flow_session_id: str, frame: Frame) -> None:
         for viewer in self._viewers.get(flow_session_id, ()):
             viewer.tell(frame)
+
+
+@dataclass
+class _Waits:
+    """Why a run does not go on, as it was last read."""
+
+    value: list[str] = field(default_factory=list)
+    read_at: float = float("-inf")
+
+    def are_due(self, now: float) -> bool:
+        return now - self.read_at > WAITS_SECONDS
 
 
 def _differs(found: dict[str, Any], before: dict[str, Any] | None) -> bool:

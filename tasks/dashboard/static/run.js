@@ -76,9 +76,9 @@ function Page() {
   });
   useEffect(() => {
     if (!run?.behind || ended) return undefined;
-    const timer = setTimeout(() => document.hidden || read(), Math.max(REREAD_MS, took.current * 5));
-    return () => clearTimeout(timer);
-  }, [run?.behind && version, ended]);
+    const timer = setInterval(() => document.hidden || read(), Math.max(REREAD_MS, took.current * 5));
+    return () => clearInterval(timer);
+  }, [run?.behind, ended]);
 
   if (error && !run) {
     return html`<div class="flow-note is-error" role="alert">${error.message} ${error.status === 404
