@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from tasks.dashboard.reads import Reads
 
 _log = logging.getLogger(__name__)
+
+#: What takes long is read less often: it rests so many times as long as it took.
+REST = 4
+_UNFORESEEN = "this can't be read; Flower's log says why"
 
 
 class Feed:
@@ -83,11 +88,13 @@ class Feeds:
 
     async def _keep(self, feed: Feed, read: Callable[[], Any], seconds: float) -> None:
         while True:
+            began = time.monotonic()
             try:
                 await feed.put(await self._reads.run(read))
             except ServiceUnreachable as error:
                 await feed.put(feed.value, str(error))
             except Exception:  # noqa: BLE001 - the page says so, and the next read may do
-                _log.exception("a page can't be kept up to date")
-                await feed.put(feed.value, "this can't be read; Flower's log says why")
-            await asyncio.sleep(seconds)
+                if feed.trouble != _UNFORESEEN:
+                    _log.exception("[PAGES] a page can't be kept up to date")
+                await feed.put(feed.value, _UNFORESEEN)
+            await asyncio.sleep(max(seconds, REST * (time.monotonic() - began)))

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+import redis
+
 from config.settings import Settings
-from orchestration.state.client import is_away
+from orchestration.errors import ServiceUnreachable
+from orchestration.state.client import is_away, place
 from orchestration.state.live import LiveState
 from orchestration.state.patience import Patience
 from orchestration.store.pool import Database
@@ -34,14 +37,26 @@ class Reads:
             statement_timeout_seconds=min(STATEMENT_SECONDS, settings.statement_timeout_seconds),
         )  # fmt: skip
         self.live = LiveState(settings.redis_url, settings.namespace, Patience(is_away, repeats=0))
+        self._redis_place = place(settings.redis_url)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pages")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The answer of a function that waits, from another thread.
 
-        Raises: whatever it does; ServiceUnreachable above all.
+        Raises: whatever it does; ServiceUnreachable above all, also when Redis is away.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+        def answer() -> T:
+            try:
+                return function(*args, **kwargs)
+            except redis.exceptions.RedisError as error:
+                if not is_away(error):
+                    raise
+                raise ServiceUnreachable(
+                    f"Redis at {self._redis_place} does not answer: {error}; see whether it is up, then try again"
+                ) from None
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
 
     def close(self) -> None:
         """What waits for a thread is dropped, connections are closed."""

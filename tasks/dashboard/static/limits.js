@@ -6,6 +6,9 @@ import {
 import { Chart } from "./chart.js";
 
 const SECONDS = 120;
+/** So many are shown of one limit, at most. */
+const MOST_HOLDERS = 100;
+const MOST_WAITING = 20;
 const MEANING = {
   global: "branches at once, of all workflows",
   sessions: "runs at once, of all workflows",
@@ -100,12 +103,12 @@ const Run = ({ run }) => html`<a href=${link("run", run.id)} title=${run.id}>${r
 function Detail({ detail, inUse, waiting }) {
   const { holders, line } = detail;
   return html`<div class="flow-columns">
-    <section><h3>Held by${holders.length < inUse ? ` (the first ${holders.length} of ${number(inUse)})` : ""}</h3>
+    <section><h3>Held by${holders.length >= MOST_HOLDERS && inUse > MOST_HOLDERS ? ` (the first ${holders.length} of ${number(inUse)})` : ""}</h3>
       ${holders.length ? html`<table class="flow-table"><thead><tr><th scope="col">Run</th><th scope="col">Worker</th><th scope="col" class="flow-right">For</th><th scope="col" class="flow-right">Lease left</th></tr></thead>
       <tbody>${holders.map((holder) => html`<tr><td><${Run} run=${holder} /></td><td class="flow-faint">${holder.worker || (holder.runner ? "on its way" : "")}</td>
         <td class="flow-right">${duration(holder.held_seconds)}</td><td class="flow-right">${holder.lease_seconds === null ? "" : holder.lease_seconds < 0 ? html`<span class="flow-bad">over</span>` : duration(holder.lease_seconds)}</td></tr>`)}</tbody></table>`
       : html`<p class="flow-faint">Nobody.</p>`}</section>
-    <section><h3>Next${line.length && line.length < waiting ? ` (the first ${line.length} of ${number(waiting)})` : ""}</h3>
+    <section><h3>Next${line.length >= MOST_WAITING && waiting > MOST_WAITING ? ` (the first ${line.length} of ${number(waiting)})` : ""}</h3>
       ${line.length ? html`<ol class="flow-line">${line.map((run) => html`<li><${Run} run=${run} /></li>`)}</ol>` : html`<p class="flow-faint">Nobody waits.</p>`}</section>
   </div>`;
 }
