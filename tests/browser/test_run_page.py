@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ INK = """canvas => {
   for (let at = 3; at < data.length; at += 4) if (data[at] > 128) ink += 1;
   return ink;
 }"""
+#: Keeps the duration of the longest task of the page, ms.
+LONG_TASKS = """
+window.longest = 0;
+new PerformanceObserver((list) => {
+  for (const one of list.getEntries()) window.longest = Math.max(window.longest, one.duration);
+}).observe({ type: "longtask", buffered: true });
+"""
 
 
 @pytest.fixture(scope="module")
@@ -307,10 +315,7 @@ def test_fifty_thousand_branches_are_there_in_two_seconds_and_in_little_memory(
     seconds, longest = [], []
     for _ in range(3):
         page = visitor.open(flower, "/flow")
-        page.add_init_script(
-            "window.longest = 0; new PerformanceObserver((list) => { for (const one of list.getEntries())"
-            " window.longest = Math.max(window.longest, one.duration); }).observe({type: 'longtask', buffered: true});"
-        )
+        page.add_init_script(LONG_TASKS)
         page.goto(f"{flower.url}/flow/run/{large}", wait_until="commit")
         expect(row(page, "ship[3]")).to_be_visible()
         seconds.append(page.evaluate("performance.now()") / 1000)
@@ -330,6 +335,27 @@ def test_fifty_thousand_branches_are_there_in_two_seconds_and_in_little_memory(
     # The machine may be busy with something else; so the best of three.
     assert min(seconds) < 2.0
     assert min(longest) < 200
+
+
+def test_a_thousand_changes_a_second_are_drawn_without_long_tasks(
+    visitor: Visitor, flower: RunningFlower, database: Database
+) -> None:
+    began = datetime.now(UTC) - timedelta(seconds=125)
+    session = seed_run(database, MANY, started_at=began, still_running=True)
+    run = sessions.find_session(database, session)
+    assert run is not None
+    page = visitor.open(flower, "/flow")
+    page.add_init_script(LONG_TASKS)
+    page.goto(f"{flower.url}/flow/run/{session}")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.evaluate("window.longest = 0")
+    for step in range(20):
+        start = round(began.timestamp() * 1e6) + 120_000_000 + step * 250_000
+        items = range(MANY + step * 250, MANY + (step + 1) * 250)
+        updates.write_rows(database, _rows(session, str(run.session_day), start - items.start * 100, items))
+        page.wait_for_timeout(150)  # a pace, no wait for anything
+    expect(page.locator(".run-under").last).to_have_text(f"{MANY + 5_009:,} tasks")
+    assert page.evaluate("window.longest") < 200
 
 
 def test_the_timeline_is_moved_and_chosen_from_with_the_pointer(

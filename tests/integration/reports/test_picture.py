@@ -12,7 +12,7 @@ import pytest
 from orchestration.errors import UnknownRun
 from orchestration.reports import picture
 from orchestration.state.live import LiveState
-from orchestration.state.records import LiveSnapshot
+from orchestration.state.records import ItemProgress, LiveSnapshot
 from orchestration.store import pictures, sessions, updates
 from orchestration.store.pictures import STATUSES, Choice
 from orchestration.store.pool import Database
@@ -259,10 +259,11 @@ def test_a_run_or_an_action_that_is_not_there_is_named(database: Database, run: 
 
 
 def test_the_permits_of_a_run_that_is_under_way_come_from_live_state(database: Database, run: SessionRow) -> None:
-    live = Moment(LiveSnapshot("running", 10, 7, (), 4, 2, 3, {"succeeded": 5}, {}))
+    items = {"each": ItemProgress(9, 5, 4, 1, {"succeeded": 3, "failed": 1, "total": 0})}
+    live = Moment(LiveSnapshot("running", 10, 7, (), 4, 2, 3, {"succeeded": 5}, items))
     found = picture.picture(database, live, run.flow_session_id)["run"]
     assert (found["limit"], found["in_use"], found["ready"], found["deferred"]) == (10, 7, 4, 2)
-    assert found["counts"] == {"succeeded": 5}
+    assert found["counts"] == {"succeeded": 8, "failed": 1}
 
 
 def test_a_session_that_has_ended_says_so(database: Database, run: SessionRow) -> None:
