@@ -352,7 +352,7 @@ def test_a_thousand_changes_a_second_are_drawn_without_long_tasks(
     for step in range(20):
         start = round(began.timestamp() * 1e6) + 120_000_000 + step * 250_000
         items = range(MANY + step * 250, MANY + (step + 1) * 250)
-        updates.write_rows(database, _rows(session, str(run.session_day), start - items.start * 100, items))
+        updates.write_rows(database, _rows(session, str(run.session_day), start - items.start * 100, items, "ship"))
         page.wait_for_timeout(150)  # a pace, no wait for anything
     expect(page.locator(".run-under").last).to_have_text(f"{MANY + 5_009:,} tasks")
     assert page.evaluate("window.longest") < 200
@@ -407,9 +407,9 @@ def test_a_run_that_changes_faster_than_frames_can_tell_is_read_anew(
     expect(page.locator(".run-status")).to_have_text("succeeded")
 
 
-def _rows(flow_session_id: str, day: str, start: int, items: range) -> list[updates.TaskUpdate]:
+def _rows(flow_session_id: str, day: str, start: int, items: range, action: str = "each") -> list[updates.TaskUpdate]:
     return [
-        task(flow_session_id, "each", item, day=day, started_us=start + item * 100, finished_us=start + item * 100 + 90)
+        task(flow_session_id, action, item, day=day, started_us=start + item * 100, finished_us=start + item * 100 + 90)
         for item in items
     ]
 
