@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestration.reports.runs import reasons_to_wait, run_status
 from orchestration.state.briefs import read_briefs
 from orchestration.state.live import LiveState
 from orchestration.state.records import LiveSnapshot
@@ -93,19 +92,34 @@ def _lines(live: LiveState, rows: Iterable[SessionRow]) -> list[RunLine]:
 
 def _line(row: SessionRow, brief: LiveSnapshot | None) -> RunLine:
     return RunLine(
-        row.flow_session_id, row.workflow, row.version, run_status(row, brief), row.priority, row.created_at,
+        row.flow_session_id, row.workflow, row.version, _status(row, brief), row.priority, row.created_at,
         row.started_at, row.finished_at, row.counts if brief is None else _counts(brief),
         () if brief is None else _reasons(brief), None if brief is None else brief.in_use,
         None if brief is None else brief.limit,
     )  # fmt: skip
 
 
+def _status(row: SessionRow, brief: LiveSnapshot | None) -> RunStatus:
+    """Redis knows first that a run under way only waits, is paused or goes on."""
+    if brief is None or row.status.is_final or brief.status not in _OF_OPEN_RUNS:
+        return row.status
+    return RunStatus(brief.status)
+
+
+_OF_OPEN_RUNS = frozenset(status.value for status in RunStatus if not status.is_final)
+_PAUSED = {"session": "paused", "workflow": "paused: its workflow is", "all": "paused: everything is"}
+
+
 def _reasons(brief: LiveSnapshot) -> tuple[str, ...]:
-    reasons = reasons_to_wait(brief)
+    reasons = [words for why, words in _PAUSED.items() if why in brief.paused]
+    if brief.status == RunStatus.QUEUED:
+        reasons.append("queued")
+    reasons += [f"waits for the limit {level}={most}" for level, most in brief.waits_at.items()]
+    reasons += [f"waits for a worker of queue {queue}" for queue in brief.unserved]
     if brief.status == RunStatus.RUNNING and brief.ready and brief.in_use >= brief.limit:
         more = "1 branch is ready and waits" if brief.ready == 1 else f"{brief.ready:,} branches are ready and wait"
-        reasons = (*reasons, f"{more} for its own limit of {brief.limit} at once")
-    return reasons
+        reasons.append(f"{more} for its own limit of {brief.limit} at once")
+    return tuple(reasons)
 
 
 def _counts(brief: LiveSnapshot) -> dict[str, int]:

@@ -147,7 +147,7 @@ def status(database: Database, live: Live, flow_session_id: str, tasks: bool = F
     snapshot = None if row.status.is_final else live.snapshot(flow_session_id)
     report = _run(row, snapshot)
     if not row.status.is_final:
-        waits_for = () if snapshot is None else reasons_to_wait(snapshot)
+        waits_for = () if snapshot is None else _waits_for(snapshot)
         report = replace(report, counts=_counts_so_far(database, row, snapshot), waits_for=waits_for)
     return replace(report, tasks=_all_tasks(database, row, snapshot)) if tasks else report
 
@@ -208,7 +208,7 @@ def progress(database: Database, live: Live, flow_session_id: str) -> RunProgres
         actions.append(action)
     recorded = row.status.is_final and all(name in rows and rows[name].status.is_final for name in shape.needs)
     return RunProgress(
-        flow_session_id, row.workflow, row.version, run_status(row, snapshot), row.started_at, row.finished_at,
+        flow_session_id, row.workflow, row.version, _status(row, snapshot), row.started_at, row.finished_at,
         tuple(actions), recorded,
     )  # fmt: skip
 
@@ -221,7 +221,7 @@ def _known(row: SessionRow | None, flow_session_id: str) -> SessionRow:
 
 def _run(row: SessionRow, snapshot: LiveSnapshot | None) -> RunReport:
     return RunReport(
-        row.flow_session_id, row.workflow, row.version, run_status(row, snapshot), _value(row.output), row.counts,
+        row.flow_session_id, row.workflow, row.version, _status(row, snapshot), _value(row.output), row.counts,
         row.duration_seconds, row.created_at, row.started_at, row.finished_at, _value(row.error),
     )  # fmt: skip
 
@@ -230,7 +230,7 @@ def _value(text: str | None) -> Any:
     return None if text is None else json_text.load(text)
 
 
-def run_status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
+def _status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
     """Redis knows first that a run only waits, is paused or goes on."""
     if snapshot is not None:
         if row.status is RunStatus.RUNNING and snapshot.status == RunStatus.SUSPENDED:
@@ -242,8 +242,7 @@ def run_status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
     return row.status
 
 
-def reasons_to_wait(snapshot: LiveSnapshot) -> tuple[str, ...]:
-    """Why a run, or a part of it, does not go on, as sentences."""
+def _waits_for(snapshot: LiveSnapshot) -> tuple[str, ...]:
     reasons = [_PAUSED[why] for why in ("session", "workflow", "all") if why in snapshot.paused]
     if snapshot.status == RunStatus.QUEUED:
         reasons.append("queued")
