@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from orchestration.state.fleet import read_fleet
 from orchestration.state.live import LiveState
+from orchestration.state.occupancy import read_fleet
 from orchestration.store.pool import Database
 from orchestration.store.samples import Gauges, add_sample, drop_old_samples, is_sampled
 

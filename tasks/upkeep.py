@@ -97,7 +97,7 @@ class UpkeepLoop:
         self._is_open = self._is_full = False
         self._live = LiveState(settings.redis_url, settings.namespace, PATIENCE)
         self._database = Database(
-            settings.database_url, pool_size=3, statement_timeout_seconds=settings.statement_timeout_seconds,
+            settings.database_url, pool_size=4, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestration.reports.runs import run_status
 from orchestration.state.briefs import Brief, read_briefs
 from orchestration.state.live import LiveState
 from orchestration.store import run_lists
@@ -92,16 +91,26 @@ def _lines(live: LiveState, rows: Iterable[SessionRow]) -> list[RunLine]:
 
 def _line(row: SessionRow, brief: Brief | None) -> RunLine:
     return RunLine(
-        row.flow_session_id, row.workflow, row.version, run_status(row, brief), row.priority, row.created_at,
+        row.flow_session_id, row.workflow, row.version, _status(row, brief), row.priority, row.created_at,
         row.started_at, row.finished_at, row.counts if brief is None else _counts(brief),
-        () if brief is None else _reasons_to_wait(brief), None if brief is None else brief.in_use,
+        () if brief is None else _reasons(brief), None if brief is None else brief.in_use,
         None if brief is None else brief.limit,
     )  # fmt: skip
 
 
-def _reasons_to_wait(brief: Brief) -> tuple[str, ...]:
-    """Why a run, or a part of it, does not go on, as sentences: in short, since a page has many runs."""
-    reasons = [_PAUSED[why] for why in ("session", "workflow", "all") if why in brief.paused]
+def _status(row: SessionRow, brief: Brief | None) -> RunStatus:
+    """Redis knows first that a run under way only waits, is paused or goes on."""
+    if brief is None or row.status.is_final or brief.status not in _OF_OPEN_RUNS:
+        return row.status
+    return RunStatus(brief.status)
+
+
+_OF_OPEN_RUNS = frozenset(status.value for status in RunStatus if not status.is_final)
+_PAUSED = {"session": "paused", "workflow": "paused: its workflow is", "all": "paused: everything is"}
+
+
+def _reasons(brief: Brief) -> tuple[str, ...]:
+    reasons = [words for why, words in _PAUSED.items() if why in brief.paused]
     if brief.status == RunStatus.QUEUED:
         reasons.append("queued")
     reasons += [f"waits for the limit {level}={most}" for level, most in brief.waits_at.items()]
@@ -110,9 +119,6 @@ def _reasons_to_wait(brief: Brief) -> tuple[str, ...]:
         more = "1 branch is ready and waits" if brief.ready == 1 else f"{brief.ready:,} branches are ready and wait"
         reasons.append(f"{more} for its own limit of {brief.limit} at once")
     return tuple(reasons)
-
-
-_PAUSED = {"session": "paused", "workflow": "paused: its workflow is", "all": "paused: everything is"}
 
 
 def _counts(brief: Brief) -> dict[str, int]:

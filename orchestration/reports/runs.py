@@ -197,7 +197,7 @@ def progress(database: Database, live: Live, flow_session_id: str) -> RunProgres
         actions.append(action)
     recorded = row.status.is_final and all(name in rows and rows[name].status.is_final for name in shape.needs)
     return RunProgress(
-        flow_session_id, row.workflow, row.version, run_status(row, snapshot), row.started_at, row.finished_at,
+        flow_session_id, row.workflow, row.version, _status(row, snapshot), row.started_at, row.finished_at,
         tuple(actions), recorded,
     )  # fmt: skip
 
@@ -210,7 +210,7 @@ def _known(row: SessionRow | None, flow_session_id: str) -> SessionRow:
 
 def _run(row: SessionRow, snapshot: LiveSnapshot | None) -> RunReport:
     return RunReport(
-        row.flow_session_id, row.workflow, row.version, run_status(row, snapshot), _value(row.output), row.counts,
+        row.flow_session_id, row.workflow, row.version, _status(row, snapshot), _value(row.output), row.counts,
         row.duration_seconds, row.created_at, row.started_at, row.finished_at, _value(row.error),
     )  # fmt: skip
 
@@ -219,7 +219,7 @@ def _value(text: str | None) -> Any:
     return None if text is None else json_text.load(text)
 
 
-def run_status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
+def _status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
     """Redis knows first that a run only waits, is paused or goes on."""
     if snapshot is not None:
         if row.status is RunStatus.RUNNING and snapshot.status == RunStatus.SUSPENDED:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from orchestration.state.fleet import read_fleet
 from orchestration.state.live import LiveState
+from orchestration.state.occupancy import read_fleet
 from orchestration.store.pool import Database
 from orchestration.store.samples import SAMPLE_SECONDS, Sample, read_samples
 from orchestration.telemetry.metrics import WAITS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from orchestration.reports.fleet import LimitsView
+from orchestration.reports.limits import LimitsView
 from tasks.dashboard.handlers import StreamHandler
 
 LOOK_SECONDS = 1.0

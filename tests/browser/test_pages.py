@@ -8,13 +8,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
 from orchestration.state.live import LiveState
 from orchestration.store import sessions
 from orchestration.store.pool import Database
-from orchestration.store.samples import Gauges, add_sample
+from orchestration.store.samples import Gauges, add_sample, read_samples
 from orchestration.vocabulary import RunStatus
 from tests.browser.conftest import PHONE, Visitor, findings_of
 from tests.integration.store.rows import new_session
@@ -237,6 +238,7 @@ def test_limits_show_who_holds_and_who_waits_and_change_by_themselves(
 def test_throughput_shows_the_samples_of_the_last_day(
     visitor: Visitor, flower: RunningFlower, fleet: Fleet, database: Database
 ) -> None:
+    wait_until(lambda: bool(read_samples(database, fleet.namespace, 3600)), "the worker has made a sample")
     for permits in (1, 2):
         add_sample(database, fleet.namespace, Gauges(permits, 2, 1, 0, 0, 0.0))
     page = visitor.open(flower, "/flow/throughput")
@@ -246,6 +248,30 @@ def test_throughput_shows_the_samples_of_the_last_day(
     expect(page).to_have_url(re.compile("span=86400"))
     expect(page.get_by_role("button", name="24 hours")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("Nothing was lost, and nothing stood still.")).to_be_visible()
+
+
+def test_a_hidden_page_lets_go_of_its_stream_and_takes_it_up_when_it_is_seen(
+    visitor: Visitor, flower: RunningFlower
+) -> None:
+    page = visitor.open(flower, "/flow/limits")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    change = """(hidden) => {
+        Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    with page.expect_event("requestfailed", lambda request: "/flow/stream/limits" in request.url):
+        page.evaluate(change, True)
+    expect(page.get_by_text("Live", exact=True)).to_have_count(0)
+    with page.expect_request(lambda request: "/flow/stream/limits" in request.url):
+        page.evaluate(change, False)
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+
+
+def test_flower_stays_small(visitor: Visitor, flower: RunningFlower) -> None:
+    for path in PAGES:
+        expect(visitor.open(flower, path).get_by_text("Live", exact=True)).to_be_visible()
+    assert flower.program.process is not None
+    assert psutil.Process(flower.program.process.pid).memory_info().rss < 200_000_000
 
 
 def test_without_authentication_nothing_can_be_done_and_the_page_says_so(visitor: Visitor, fleet: Fleet) -> None:

@@ -123,7 +123,15 @@ export function openStream(path, events, onState = () => {}) {
     source = null;
   }
 
-  const look = () => (document.hidden ? close() : open());
+  function look() {
+    if (!document.hidden) {
+      open();
+    } else if (source) {
+      close();
+      onState("waiting");
+    }
+  }
+
   document.addEventListener("visibilitychange", look);
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", look);

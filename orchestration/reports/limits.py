@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestration.state import fleet
-from orchestration.state.fleet import RateLimits
+from orchestration.state import occupancy
 from orchestration.state.limits import LimitReport
 from orchestration.state.live import LiveState
+from orchestration.state.occupancy import RateLimits
 
 #: Of one limit: holders that are shown, and runs that wait for it.
 MOST_HOLDERS, MOST_WAITING = 100, 20
@@ -26,11 +26,11 @@ class LimitsView:
 
     def read(self) -> dict[str, Any]:
         """How it stands now."""
-        limits, left_out = fleet.read_busiest_limits(self._live)
-        sessions = fleet.read_full_sessions(self._live)
-        queues = fleet.read_queues(self._live)
+        limits, left_out = occupancy.read_busiest_limits(self._live)
+        sessions = occupancy.read_full_sessions(self._live)
+        queues = occupancy.read_queues(self._live)
         waiting = [session for queue in queues for session in queue.next]
-        names = fleet.workflows_of(self._live, [*waiting, *(_session_of(report) for report in sessions)])
+        names = occupancy.workflows_of(self._live, [*waiting, *(_session_of(report) for report in sessions)])
         return {
             "limits": [report.to_json() for report in limits],
             "left_out": left_out,
@@ -49,9 +49,9 @@ class LimitsView:
 
 
 def _opened(live: LiveState, name: str) -> dict[str, Any]:
-    holders = fleet.read_holders(live, name, MOST_HOLDERS)
-    line = fleet.read_line(live, name, MOST_WAITING)
-    names = fleet.workflows_of(live, [*line, *(holder.flow_session_id for holder in holders)])
+    holders = occupancy.read_holders(live, name, MOST_HOLDERS)
+    line = occupancy.read_line(live, name, MOST_WAITING)
+    names = occupancy.workflows_of(live, [*line, *(holder.flow_session_id for holder in holders)])
     now_us = live.now_us()
     return {
         "name": name,

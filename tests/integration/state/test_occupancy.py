@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestration.state.fleet import (
+from orchestration.state.live import LiveState
+from orchestration.state.occupancy import (
     RateLimits,
     read_busiest_limits,
     read_fleet,
@@ -12,7 +13,6 @@ from orchestration.state.fleet import (
     read_queues,
     workflows_of,
 )
-from orchestration.state.live import LiveState
 from tests.integration.state.test_operator_limits import LEASE_US, QUEUE, open_session
 
 
