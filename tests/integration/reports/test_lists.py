@@ -55,5 +55,5 @@ def test_a_brief_is_what_a_snapshot_says_without_its_claims(live: LiveState) -> 
         snapshot = live.snapshot(name)
         assert snapshot is not None
         assert briefs[name].in_use == len(snapshot.claims)
-        for field in ("status", "limit", "ready", "deferred", "open_branches", "counts", "items", "paused", "waits_at"):
+        for field in ("status", "limit", "ready", "deferred", "open_branches", "counts", "items", "paused"):
             assert getattr(briefs[name], field) == getattr(snapshot, field), field
