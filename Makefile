@@ -13,7 +13,7 @@ SEED ?=
 export FOLDER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-links test test-unit test-integration test-cluster test-stress test-rabbitmq test-chaos chaos bench budget lint format lock venv clean
+.PHONY: help demo demo-links test test-unit test-integration test-cluster test-browser test-stress test-rabbitmq test-chaos chaos bench budget screenshots lint format lock venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ demo-links: $(READY) ## Find the broken links of the installed Python manual (FO
 	@$(BIN)/python examples/link-check/demo.py
 
 test: $(READY) ## Run unit, integration and cluster tests, and the benchmark in its smallest size
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/unit tests/integration tests/cluster tests/performance $(wildcard tests/docs) $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/unit tests/integration tests/cluster tests/browser tests/performance $(wildcard tests/docs) $(ARGS)
 
 test-unit: $(READY) ## Run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
@@ -36,6 +36,9 @@ test-integration: $(READY) ## Run the tests that need Redis and PostgreSQL (star
 
 test-cluster: $(READY) ## Run the tests with real worker processes
 	@$(BIN)/python -m pytest tests/cluster $(ARGS)
+
+test-browser: $(READY) ## Run the tests of the pages in Chromium (Debian: apt-get install chromium)
+	@$(BIN)/python -m pytest tests/browser -rs $(ARGS)
 
 test-stress: $(READY) ## Run the long tests: a hundred killed processes, five hundred scenarios of limits
 	@$(BIN)/python -m pytest tests/stress $(ARGS)
@@ -51,6 +54,9 @@ chaos: $(READY) ## Break services and workers for DURATION seconds, then audit w
 
 bench: $(READY) ## Measure speed and memory beside plain Celery: a table, JSON and a chart (ARGS=--quick: small)
 	@$(BIN)/python -m tests.performance.bench $(ARGS)
+
+screenshots: $(READY) ## Take the pictures of the documentation anew, with Chromium
+	@$(BIN)/python -m tests.browser.screenshots
 
 budget: $(READY) ## Measure where the microseconds of an item and of a step go
 	@$(BIN)/python -m tests.performance.budget $(ARGS)

@@ -138,6 +138,13 @@ class Settings(BaseSettings):
         "all others are `other`.",
     )  # fmt: skip
 
+    # Pages in Flower
+    dashboard_operators: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Who may cancel, pause and act in Flower, by user name or e-mail address, separated by commas; "
+        "empty: whoever is signed in. Others may look.",
+    )
+
     # For tests
     crash_at: str = Field(
         "", description="Kills the process at a probe, as `<probe>:<n>` (see docs/reliability.md). Never in production."
@@ -166,7 +173,9 @@ class Settings(BaseSettings):
             "python_call_allowed": self.python_call_allowed,
         }
 
-    @field_validator("action_modules", "http_allowed_networks", "python_call_allowed", mode="before")
+    @field_validator(
+        "action_modules", "http_allowed_networks", "python_call_allowed", "dashboard_operators", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

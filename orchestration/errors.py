@@ -56,6 +56,10 @@ class UnknownRun(WorkflowExecutionError):
     """No flow session has this id."""
 
 
+class UnknownTask(WorkflowExecutionError):
+    """The workflow of the run has no such action, or the action no such item; the message offers the nearest names."""
+
+
 class RunIdTaken(WorkflowExecutionError):
     """The `run_id` belongs to a run of another workflow, or with another payload."""
 

@@ -27,13 +27,14 @@ def cancel_session(flow_session_id: str, *, waits: bool = True) -> Answer:
     return answer
 
 
-def pause_session(flow_session_id: str) -> Answer:
+def pause_session(flow_session_id: str, by: str = "") -> Answer:
     """Pause a run: when this returns, nothing more of it is claimed; branches that run go on to their end.
 
+    Args: by: who asks for it; `parallelizer explain` says so.
     Raises: UnknownRun. ServiceUnreachable.
     """
     control, stores, _ = _control()
-    answer: Answer = control.pause_session(stores.database, stores.live, flow_session_id)
+    answer: Answer = control.pause_session(stores.database, stores.live, flow_session_id, by)
     return answer
 
 
@@ -47,13 +48,14 @@ def resume_session(flow_session_id: str) -> Answer:
     return answer
 
 
-def pause_all(workflow: str | None = None) -> int:
+def pause_all(workflow: str | None = None, by: str = "") -> int:
     """Pause all runs, or those of a workflow, and those that start later; returns how many are paused by it now.
 
+    Args: by: who asks for it; `parallelizer explain` says so.
     Raises: UnknownWorkflow. ServiceUnreachable.
     """
     control, stores, _ = _control()
-    return int(control.pause_all(stores.database, stores.live, workflow))
+    return int(control.pause_all(stores.database, stores.live, workflow, by))
 
 
 def resume_all(workflow: str | None = None) -> int:

@@ -33,6 +33,7 @@ from orchestration.state.records import Overdue
 from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
+from orchestration.store.samples import SAMPLE_SECONDS
 from orchestration.telemetry.logs import ids_of_record
 from orchestration.telemetry.metrics_memory import counters
 from orchestration.telemetry.probes import probe
@@ -41,6 +42,7 @@ from tasks.celery_app import app, usable_settings
 from tasks.metrics import start_metrics
 from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.rehydration import Rehydration
+from tasks.sampler import Sampler
 from tasks.sender import Sender
 from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
@@ -98,7 +100,7 @@ class UpkeepLoop:
         self._is_open = self._is_full = False
         self._live = LiveState(settings.redis_url, settings.namespace, PATIENCE)
         self._database = Database(
-            settings.database_url, pool_size=3, statement_timeout_seconds=settings.statement_timeout_seconds,
+            settings.database_url, pool_size=4, statement_timeout_seconds=settings.statement_timeout_seconds,
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
@@ -137,6 +139,7 @@ class UpkeepLoop:
             Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
             Duty("reap sessions", REAP_SECONDS, reaper.reap_sessions),
             Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
+            Duty("sample the fleet", SAMPLE_SECONDS, Sampler(self._live, self._database).sample),
         ]
 
     def run(self, stopped: Callable[[float], bool]) -> None:

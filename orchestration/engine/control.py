@@ -117,13 +117,14 @@ def _await_first_branch(live: LiveState, flow_session_id: str) -> None:
         time.sleep(0.01)
 
 
-def pause_session(database: Database, live: LiveState, flow_session_id: str) -> Answer:
+def pause_session(database: Database, live: LiveState, flow_session_id: str, by: str = "") -> Answer:
     """Pause a run: when this returns, nothing more of it is claimed; branches that run go on to their end.
 
+    Args: by: who asks for it; `explain` says so.
     Raises: UnknownRun. ServiceUnreachable.
     """
     row = _known(database, flow_session_id)
-    found = "ended" if row.status.is_final else live.pause_sessions("session", [flow_session_id])[0]
+    found = "ended" if row.status.is_final else live.pause_sessions("session", [flow_session_id], by=by)[0]
     if found in ("paused", "unopened"):
         message = f"{flow_session_id} is paused; what runs of it goes on to the end of its branch"
         return Answer(flow_session_id, Found.DONE, RunStatus.PAUSED, message)
@@ -154,14 +155,15 @@ def resume_session(database: Database, live: LiveState, publish: Publish, flow_s
     return _ended(row, found)
 
 
-def pause_all(database: Database, live: LiveState, workflow: str | None = None) -> int:
+def pause_all(database: Database, live: LiveState, workflow: str | None = None, by: str = "") -> int:
     """Pause all runs, or those of a workflow, and those that start later; returns how many are paused by it now.
 
+    Args: by: who asks for it; `explain` says so.
     Raises: UnknownWorkflow: nothing of this name was ever published or run. ServiceUnreachable.
     """
     why, name = _scope(database, workflow)
-    live.pause_sessions(why, workflow=name)
-    return sum(live.pause_sessions(why, some, name).count("paused") for some in _slices(live.open_sessions()))
+    live.pause_sessions(why, workflow=name, by=by)
+    return sum(live.pause_sessions(why, some, name, by).count("paused") for some in _slices(live.open_sessions()))
 
 
 def resume_all(database: Database, live: LiveState, publish: Publish, workflow: str | None = None) -> int:

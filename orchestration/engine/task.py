@@ -224,7 +224,8 @@ class TaskProcessor:
         counters.add("poison_branches_total", 1)
         error = ActionError(f"the process that ran it died {attempt - 1} times (MAX_BRANCH_CRASHES={most}){last}")
         now = time.monotonic_ns()
-        return TaskEnd(TaskStatus.FAILED, error=describe_error(error, attempt), started_ns=now, finished_ns=now)
+        described = {**describe_error(error, attempt), "died": attempt - 1, "how": death}
+        return TaskEnd(TaskStatus.FAILED, error=described, started_ns=now, finished_ns=now)
 
     def spec(self, uses: str) -> ActionSpec:
         """The action that a definition calls so.
@@ -302,14 +303,18 @@ class TaskProcessor:
     def _describe(self, action: PlannedAction, call: Invocation, attempt: int, seconds: float) -> Mapping[str, object]:
         assert call.error is not None
         if call.status is TaskStatus.TIMED_OUT:
-            limit = "timeout_seconds"
+            limit, shown = "timeout_seconds", "timeout_seconds"
             if seconds != action.timeout_seconds:
-                limit, seconds = "the branch timeout", self._context.branch_timeout_seconds
+                limit, shown = "branch_timeout_seconds", "the branch timeout"
+                seconds = self._context.branch_timeout_seconds
                 if self._context.is_over:
-                    limit, seconds = "deadline_seconds of the run", self._context.plan.limits.deadline_seconds or 0.0
+                    limit, shown = "deadline_seconds", "deadline_seconds of the run"
+                    seconds = self._context.plan.limits.deadline_seconds or 0.0
             return {
                 "type": type(call.error).__name__,
-                "message": f"it ran longer than {seconds:g} s ({limit})",
+                "message": f"it ran longer than {seconds:g} s ({shown})",
                 "attempt": attempt,
+                "limit": limit,
+                "seconds": seconds,
             }
         return describe_error(call.error, attempt)

@@ -175,5 +175,10 @@ class Plan:
     dispatch: Dispatch | None = None
 
     @property
+    def successors(self) -> dict[str, tuple[str, ...]]:
+        """For each action, those that come after it."""
+        return {name: action.successors for name, action in self.actions.items()}
+
+    @property
     def leaves(self) -> tuple[PlannedAction, ...]:
         return tuple(action for action in self.actions.values() if action.is_leaf)

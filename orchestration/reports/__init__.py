@@ -9,7 +9,6 @@ from orchestration.reports.runs import (
     failures,
     list_runs,
     progress,
-    shape_of,
     status,
 )
 
@@ -22,6 +21,5 @@ __all__ = [
     "failures",
     "list_runs",
     "progress",
-    "shape_of",
     "status",
 ]

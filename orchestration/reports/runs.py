@@ -12,8 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from orchestration.errors import UnknownRun
+from orchestration.reports.explain import waits_of
+from orchestration.reports.explain.gather import Live as LiveSituation
+from orchestration.reports.shape import Shape, load_shape
 from orchestration.state.records import LiveSnapshot
-from orchestration.store import json_text, sessions, tasks, workflows
+from orchestration.store import json_text, sessions, tasks
 from orchestration.store.pool import Database
 from orchestration.store.sessions import SessionRow
 from orchestration.store.tasks import TaskRow
@@ -25,7 +28,7 @@ _FAILED = (TaskStatus.FAILED, TaskStatus.TIMED_OUT, TaskStatus.CANCELLED)
 _SKIPPED = (TaskStatus.SKIPPED, TaskStatus.UPSTREAM_FAILED)
 
 
-class Live(Protocol):
+class Live(LiveSituation, Protocol):
     """What is asked of the live state."""
 
     def snapshot(self, flow_session_id: str) -> LiveSnapshot | None: ...
@@ -123,20 +126,6 @@ class RunProgress:
     recorded: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What reports need of a definition."""
-
-    needs: Mapping[str, tuple[str, ...]]
-    for_each: frozenset[str]
-    #: The action that alone follows and needs nothing else: the next one of the same branch, if any.
-    following: Mapping[str, str]
-
-    @property
-    def roots(self) -> list[str]:
-        return [name for name, needs in self.needs.items() if not needs]
-
-
 def status(database: Database, live: Live, flow_session_id: str, tasks: bool = False) -> RunReport:
     """How a run stands.
 
@@ -147,7 +136,7 @@ def status(database: Database, live: Live, flow_session_id: str, tasks: bool = F
     snapshot = None if row.status.is_final else live.snapshot(flow_session_id)
     report = _run(row, snapshot)
     if not row.status.is_final:
-        waits_for = () if snapshot is None else _waits_for(snapshot)
+        waits_for = waits_of(database, live, flow_session_id)
         report = replace(report, counts=_counts_so_far(database, row, snapshot), waits_for=waits_for)
     return replace(report, tasks=_all_tasks(database, row, snapshot)) if tasks else report
 
@@ -187,7 +176,7 @@ def progress(database: Database, live: Live, flow_session_id: str) -> RunProgres
     if row is None:
         return None
     snapshot = None if row.status.is_final else live.snapshot(flow_session_id)
-    shape = _shape(database, row.version_id)
+    shape = load_shape(database, row.version_id)
     found = tasks.tasks_of(database, flow_session_id, row.session_day, items=False)
     rows = {task.action: task for task in found}
     sizes: Mapping[str, Mapping[str, int]] = {}
@@ -242,18 +231,6 @@ def _status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
     return row.status
 
 
-def _waits_for(snapshot: LiveSnapshot) -> tuple[str, ...]:
-    reasons = [_PAUSED[why] for why in ("session", "workflow", "all") if why in snapshot.paused]
-    if snapshot.status == RunStatus.QUEUED:
-        reasons.append("queued")
-    reasons += [f"waits for the limit {level}={most}" for level, most in snapshot.waits_at.items()]
-    reasons += [f"waits for a worker of queue {queue}" for queue in snapshot.unserved]
-    return tuple(reasons)
-
-
-_PAUSED = {"session": "paused", "workflow": "paused: its workflow is", "all": "paused: everything is"}
-
-
 def _counts_so_far(database: Database, row: SessionRow, snapshot: LiveSnapshot | None) -> dict[str, int]:
     if snapshot is not None:
         return dict(snapshot.counts)
@@ -266,7 +243,7 @@ def _counts_so_far(database: Database, row: SessionRow, snapshot: LiveSnapshot |
 
 
 def _all_tasks(database: Database, row: SessionRow, snapshot: LiveSnapshot | None) -> tuple[TaskReport, ...]:
-    shape = _shape(database, row.version_id)
+    shape = load_shape(database, row.version_id)
     rows = {(task.action, task.item): task for task in tasks.tasks_of(database, row.flow_session_id, row.session_day)}
     singles = {action: task for (action, item), task in rows.items() if item == NO_ITEM}
     running = _running(shape, row, snapshot, singles)
@@ -296,7 +273,7 @@ def _task(row: TaskRow) -> TaskReport:
 
 
 def _running(
-    shape: _Shape, row: SessionRow, snapshot: LiveSnapshot | None, rows: Mapping[str, TaskRow]
+    shape: Shape, row: SessionRow, snapshot: LiveSnapshot | None, rows: Mapping[str, TaskRow]
 ) -> dict[str, TaskRow]:
     """Actions that run now: of each claimed branch the first that has not ended; of a `for_each`, itself."""
     found: dict[str, TaskRow] = {}
@@ -321,7 +298,7 @@ def _running(
     return found
 
 
-def _current(shape: _Shape, branch: str, rows: Mapping[str, TaskRow]) -> str | None:
+def _current(shape: Shape, branch: str, rows: Mapping[str, TaskRow]) -> str | None:
     name: str | None = branch
     while name is not None and name in rows and rows[name].status.is_final:
         name = shape.following.get(name)
@@ -379,37 +356,6 @@ def _sums(counts: Mapping[str, int]) -> tuple[int, int, int]:
         sum(counts.get(one, 0) for one in _FAILED),
         sum(counts.get(one, 0) for one in _SKIPPED),
     )
-
-
-def _shape(database: Database, version_id: str) -> _Shape:
-    shape = _shapes.get(version_id)
-    if shape is None:
-        if len(_shapes) >= _KEPT_SHAPES:
-            _shapes.clear()
-        shape = _shapes[version_id] = shape_of(workflows.load_version(database, version_id).definition)
-    return shape
-
-
-#: By version id; a version never changes.
-_shapes: dict[str, _Shape] = {}
-_KEPT_SHAPES = 64
-
-
-def shape_of(definition: Mapping[str, Any]) -> _Shape:
-    """The graph of a definition as it was stored."""
-    actions: Mapping[str, Mapping[str, Any]] = definition["actions"]
-    needs = {name: tuple(action.get("needs") or ()) for name, action in actions.items()}
-    successors: dict[str, list[str]] = {name: [] for name in actions}
-    for name, before in needs.items():
-        for need in before:
-            successors[need].append(name)
-    for_each = frozenset(name for name, action in actions.items() if action.get("for_each") is not None)
-    following = {
-        name: after[0]
-        for name, after in successors.items()
-        if len(after) == 1 and len(needs[after[0]]) == 1 and name not in for_each and after[0] not in for_each
-    }
-    return _Shape(needs, for_each, following)
 
 
 def _moment(microseconds: int) -> datetime:

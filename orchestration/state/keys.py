@@ -31,6 +31,7 @@ KEYS: Final[dict[str, Key]] = {
                    "turn: queue that one permit is kept for, cancelled: why it was stopped (shared/stop.lua), "
                    "deadline: µs at which it passes, max_wait: µs that it and its branches may wait, "
                    "began: µs since when its branches do, ousted: sessions that gave way to it, paused: why it is, "
+                   "paused_by: since when and by whom by itself: µs|who, "
                    "sseq: of its statuses for PostgreSQL, ended: µs at which it did, "
                    "again: how often its completion was taken for lost, complete_at: µs at which it will be again, "
                    "n:<status> tasks ended (items when their for_each has ended), "
@@ -74,8 +75,10 @@ KEYS: Final[dict[str, Key]] = {
     "looking": Key("looking", "string", "one process looks for what Redis has lost; expires"),
     "held_sessions": Key("sessions:held", "zset", "sessions whose message a worker holds → µs until when"),
     # What is paused
-    "paused": Key("paused", "set", "*: all sessions; workflow:<name>: those of a workflow"),
-    "paused_session": Key("paused:%s", "string", "a session that is not open: it is paused when it is; expires"),
+    "paused": Key("paused", "hash", "what is paused, also of sessions to come, *: all; workflow:<name>: those of a "
+                  "workflow → since when and by whom: µs|who"),
+    "paused_session": Key("paused:%s", "string", "a session that is not open: it is paused when it is: "
+                          "µs|who; expires"),
     # The fleet
     "permits": Key("permits:%s", "zset", "permits of a level (global, workflow:<name>, key:<key>) → µs taken; "
                    "sessions that run, of sessions:workflow:<name> and sessions:key:<key>"),

@@ -83,14 +83,15 @@ def read_limits(live: LiveState, *, sessions: bool = False) -> list[LimitReport]
     )
     now_us = live.now_us()
     names = ["global", SESSIONS, *sorted(name for name in in_force if name not in ("global", SESSIONS))]
-    found = [_read(live, name, in_force.get(name), now_us, by_operator=name in operators) for name in names]
+    found = [read_limit(live, name, in_force.get(name), now_us, by_operator=name in operators) for name in names]
     if sessions:
         oldest = client.zrange(key("sessions_open"), 0, MOST_LOOKED_AT - 1)
         found += _read_sessions(live, [name.decode() for name in oldest], now_us)
     return found
 
 
-def _read(live: LiveState, name: str, limit: int | None, now_us: int, *, by_operator: bool) -> LimitReport:
+def read_limit(live: LiveState, name: str, limit: int | None, now_us: int, *, by_operator: bool) -> LimitReport:
+    """How one limit stands; `limit` is what is in force, None: none is."""
     client, key = live.client, live.space.key
     if name.startswith(SESSIONS):
         is_fleet = name == SESSIONS

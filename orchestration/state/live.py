@@ -27,6 +27,8 @@ from orchestration.state.wire import append_settlement, claim_of, overdue_of, pu
 from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import Claim, Mode, Next, Publication, Settlement, Verdict
 
+#: Characters that are kept of the name of who asks for something.
+MOST_NAME: Final = 100
 #: Longer than anybody waits for it.
 HEEDED_SECONDS: Final = 3600
 #: As `LEASE_SECONDS` is by default.
@@ -81,14 +83,17 @@ class LiveState(LiveReading):
         found, claimed, publish = load_script("cancel_session")(self.scripts, self.space, session=flow_session_id)
         return Cancelled(found.decode(), claimed, publications_of(publish))
 
-    def pause_sessions(self, why: str, flow_session_ids: Sequence[str] = (), workflow: str = "") -> list[str]:
+    def pause_sessions(
+        self, why: str, flow_session_ids: Sequence[str] = (), workflow: str = "", by: str = ""
+    ) -> list[str]:
         """Nothing more of the sessions is claimed; what runs goes on.
 
-        Args: why: session; or workflow or all, which also holds for sessions that are opened later.
+        Args: why: session; or workflow or all, which also holds for sessions that are opened later. by: who asks for
+            it, for people.
         Returns: what the script found of each.
         """
         found = load_script("pause_sessions")(
-            self.scripts, self.space, list(flow_session_ids), why=why, workflow=workflow
+            self.scripts, self.space, list(flow_session_ids), why=why, workflow=workflow, by=by[:MOST_NAME]
         )
         return [word.decode() for word in found]
 

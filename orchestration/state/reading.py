@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -14,6 +14,7 @@ from orchestration.state.clock import RedisClock
 from orchestration.state.keys import KeySpace
 from orchestration.state.patience import Patience
 from orchestration.state.records import LiveSnapshot, Stopped, Unsettled
+from orchestration.state.situation import Situation, read_rate_places, read_situation
 from orchestration.state.wire import counts_of, item_of, items_of, live_claim_of, paused_reasons, stopped_of
 
 #: Members of a large set that are read at a time: Redis does other things between.
@@ -216,7 +217,6 @@ class LiveReading:
             pipe.hgetall(key("items", flow_session_id, name))
         for queue in queues:
             pipe.zcard(key("ready", flow_session_id, queue))
-        slots = client.mget([key("slots_total", queue) for queue in queues])
         replies = pipe.execute()
         items = {name: items_of(reply) for name, reply in zip(names, replies, strict=False) if reply}
         ready = sum(replies[len(names) :]) + sum(item.size - item.started for item in items.values())
@@ -224,29 +224,15 @@ class LiveReading:
         status = fields[b"status"].decode()
         if status == "running" and not own and not ready and deferred:
             status = "suspended"
-        counts = zip(queues, replies[len(names) :], slots, strict=True)
-        unserved = tuple(queue for queue, units, total in counts if units and int(total or 0) <= 0)
         return LiveSnapshot(
             status, int(fields[b"limit"]), len(own), claims, ready, deferred, open_branches, counts_of(fields), items,
-            paused_reasons(fields.get(b"paused")), unserved, self._waits_at(flow_session_id, fields),
+            paused_reasons(fields.get(b"paused")),
         )  # fmt: skip
 
-    def _waits_at(self, flow_session_id: str, fields: Mapping[bytes, bytes]) -> dict[str, int]:
-        """The limits that the session waits for, whole or with some branches, and what they are now (0: none)."""
-        key, workflow, own_key = self.space.key, fields[b"workflow"].decode(), fields.get(b"key")
-        levels = [*([f"key:{own_key.decode()}"] if own_key is not None else []), f"workflow:{workflow}"]
-        if fields[b"status"] == b"queued":
-            at = {f"sessions:{level}": [(key("blocked", f"sessions:{level}"), flow_session_id)] for level in levels}
-            at["sessions"] = [(key("sessions_queued"), flow_session_id)]
-        else:
-            queues = [name[8:].decode() for name in fields if name.startswith(b"blocked:")]
-            names = [f"{queue}|{flow_session_id}" for queue in queues]
-            at = {level: [(key("blocked", level), name) for name in names] for level in [*levels, "global"]}
-        pipe = self.client.pipeline(transaction=False)
-        for level, places in at.items():
-            pipe.hget(key("limits"), level)
-            for place, name in places:
-                pipe.zscore(place, name)
-        replies = iter(pipe.execute())
-        found = {level: (int(next(replies) or 0), [next(replies) for _ in places]) for level, places in at.items()}
-        return {level: most for level, (most, scores) in found.items() if any(score is not None for score in scores)}
+    def situation(self, flow_session_id: str, unit: str = "") -> Situation:
+        """The session and all that it may wait for; see `read_situation`."""
+        return read_situation(self, flow_session_id, unit)
+
+    def rate_places(self, flow_session_id: str, tasks: Sequence[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
+        """When the turn of tasks comes by their rate limits; see `read_rate_places`."""
+        return read_rate_places(self, flow_session_id, tasks)

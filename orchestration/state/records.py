@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestration.vocabulary import Claim, Publication, Settlement, Verdict
@@ -172,10 +172,6 @@ class LiveSnapshot:
     items: Mapping[str, ItemProgress]
     #: Why it is paused: session, workflow, all.
     paused: frozenset[str] = frozenset()
-    #: Queues without a worker on which work of it is ready.
-    unserved: tuple[str, ...] = ()
-    #: Limits that it waits for, whole or with some of its branches, and what they are now (0: none).
-    waits_at: Mapping[str, int] = field(default_factory=dict)
 
 
 class Repair(NamedTuple):

@@ -18,11 +18,12 @@ from orchestration.store.totals import COUNT_FINISHED, OTHER, names_of
 from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import FINAL_RUN_STATUSES, RunStatus
 
-_LIGHT_COLUMNS = (
+#: What lists need of a session; `session_of` takes a row of these.
+LIGHT_COLUMNS = (
     "flow_session_id, session_day, workflow, version_id, version, status, priority, created_at, started_at,"
     " finished_at, celery_task_id, counts"
 )
-_COLUMNS = f"{_LIGHT_COLUMNS}, payload::text, output::text, error::text"
+_COLUMNS = f"{LIGHT_COLUMNS}, payload::text, output::text, error::text"
 _FINAL = tuple(sorted(status.value for status in FINAL_RUN_STATUSES))
 
 #: `session_days` makes the id unique over all days; who comes second inserts nothing, in both tables.
@@ -119,7 +120,7 @@ def insert_session(  # noqa: PLR0913 - keyword only, one for each column
     }  # fmt: skip
     rows = database.execute(_INSERT, values)
     if rows:
-        return _session(rows[0], created=True)
+        return session_of(rows[0], created=True)
     existing = load_session(database, flow_session_id)
     if existing is None:
         raise UnknownRun(f"flow session {flow_session_id} was accepted once and has been dropped since (retention)")
@@ -139,10 +140,10 @@ def find_session(database: Database, flow_session_id: str) -> SessionRow | None:
     if not days:
         return None
     rows = database.fetch(
-        f"SELECT {_LIGHT_COLUMNS} FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
+        f"SELECT {LIGHT_COLUMNS} FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
         (days[0][0], flow_session_id),
     )
-    return _session(rows[0]) if rows else None
+    return session_of(rows[0]) if rows else None
 
 
 def age_seconds(database: Database, flow_session_id: str, session_day: Day) -> float:
@@ -155,13 +156,39 @@ def age_seconds(database: Database, flow_session_id: str, session_day: Day) -> f
     return float(rows[0][0]) if rows else 0.0
 
 
+def cancelled_at(database: Database, flow_session_id: str, session_day: Day) -> datetime | None:
+    """When somebody cancelled a flow session; None when nobody did."""
+    rows = database.fetch(
+        "SELECT cancelled_at FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
+        (session_day, flow_session_id),
+    )
+    return rows[0][0] if rows else None
+
+
+def near_ids(database: Database, flow_session_id: str) -> list[str]:
+    """Ids of flow sessions that begin as this one does: its neighbours in order, two look-ups by key."""
+    found = []
+    for order, than in (("", ">="), ("DESC", "<=")):
+        rows = database.fetch(
+            f"SELECT flow_session_id FROM session_days WHERE flow_session_id {than} %s"
+            f" ORDER BY flow_session_id {order} LIMIT 2",
+            (flow_session_id,),
+        )
+        found += [row[0] for row in rows if row[0][:_NEAR] == flow_session_id[:_NEAR]]
+    return found
+
+
+#: Characters that ids have in common which are near each other.
+_NEAR = 6
+
+
 def load_session_of_day(database: Database, flow_session_id: str, session_day: Day) -> SessionRow | None:
     """A flow session by its whole key, None when there is none."""
     rows = database.fetch(
         f"SELECT {_COLUMNS} FROM flow_sessions WHERE session_day = %s AND flow_session_id = %s",
         (session_day, flow_session_id),
     )
-    return _session(rows[0]) if rows else None
+    return session_of(rows[0]) if rows else None
 
 
 @probed("sql.finish_session")
@@ -193,7 +220,7 @@ def finish_session(  # noqa: PLR0913 - what is recorded, and what it is counted 
     }  # fmt: skip
     rows = database.execute(_FINISH, values)
     if rows:
-        return True, _session(rows[0])
+        return True, session_of(rows[0])
     row = load_session_of_day(database, flow_session_id, session_day)
     if row is None:
         raise UnknownRun(f"no flow session {flow_session_id} of {session_day} is recorded")
@@ -246,18 +273,19 @@ def list_sessions(
         conditions.append("(created_at, flow_session_id) < (%(at)s, %(id)s)")
         values |= {"at": at, "id": flow_session_id}
     rows = database.fetch(
-        f"SELECT {_LIGHT_COLUMNS} FROM flow_sessions WHERE {' AND '.join(conditions)}"
+        f"SELECT {LIGHT_COLUMNS} FROM flow_sessions WHERE {' AND '.join(conditions)}"
         " ORDER BY created_at DESC, flow_session_id DESC LIMIT %(limit)s",
         values,
     )
-    return [_session(row) for row in rows]
+    return [session_of(row) for row in rows]
 
 
 def _text(given: str | bytes | None) -> str | None:
     return given.decode() if isinstance(given, bytes) else given
 
 
-def _session(row: Row, *, created: bool = False) -> SessionRow:
+def session_of(row: Row, *, created: bool = False) -> SessionRow:
+    """The session of a row of LIGHT_COLUMNS, or of all columns."""
     values = list(row)
     values[5] = RunStatus(values[5])
     values[11] = values[11] or {}

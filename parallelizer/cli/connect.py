@@ -14,7 +14,9 @@ from pathlib import Path
 
 from config.settings import Settings, get_settings
 from orchestration.errors import ServiceUnreachable
+from orchestration.state.client import PATIENCE, is_away
 from orchestration.state.live import LiveState
+from orchestration.state.patience import Patience
 from orchestration.store.pool import Database
 from parallelizer.cli.failures import WrongUse
 from parallelizer.cli.stack import stack_urls, temporary_stack
@@ -23,6 +25,8 @@ from parallelizer.services.record import read_record
 
 #: The command line asks one thing at a time.
 POOL_SIZE = 2
+#: For who wants to know whether Redis is away: two more tries.
+SHORT_PATIENCE = Patience(is_away, repeats=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,38 @@ def services_for_reading(settings: Settings) -> Iterator[Services]:
         yield _connected((stack.redis_url, stack.database_url), stack.logs)
 
 
+@contextmanager
+def services_for_explaining(settings: Settings) -> Iterator[Services]:
+    """As for reading, but one of them may be away: that is part of what is to be explained.
+
+    Raises: ServiceUnreachable: no services are known, or neither answers.
+    """
+    urls = stack_urls(settings.data_dir, settings)
+    if urls is None:
+        with services_for_reading(settings) as services:
+            yield services
+        return
+    services = _services(urls, None, SHORT_PATIENCE)
+    try:
+        redis_answers(urls[0])
+    except ServiceUnreachable:
+        services.database.check()
+    yield services
+
+
 def _connected(urls: tuple[str, str], own_stack_logs: Path | None) -> Services:
+    services = _services(urls, own_stack_logs, PATIENCE)
+    redis_answers(urls[0])
+    services.database.check()
+    return services
+
+
+def _services(urls: tuple[str, str], own_stack_logs: Path | None, patience: Patience) -> Services:
     os.environ["REDIS_URL"], os.environ["DATABASE_URL"] = urls
     get_settings.cache_clear()
     settings = get_settings()
-    redis_answers(urls[0])
     database = Database(
         urls[1], pool_size=POOL_SIZE, statement_timeout_seconds=settings.statement_timeout_seconds,
         application_name="parallelizer cli",
     )  # fmt: skip
-    database.check()
-    return Services(settings, database, LiveState(urls[0], settings.namespace), own_stack_logs)
+    return Services(settings, database, LiveState(urls[0], settings.namespace, patience), own_stack_logs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,7 @@ def pause(
     flow_session_ids: SomeRuns = None,
     workflow: OfWorkflow = None,
     everything: Annotated[bool, typer.Option("--all", help="All runs, also later ones.")] = False,
+    by: Annotated[str | None, typer.Option(help="Who pauses, for `explain`; by default the user's name.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +56,8 @@ def pause(
 
     Exits 0 when it is paused, now or before, and 2 when a run has ended or is not known.
     """
-    _pause_or_resume("pause", flow_session_ids or [], workflow, everything, data_dir, as_json)
+    who = _user() if by is None else by
+    _pause_or_resume("pause", flow_session_ids or [], workflow, everything, data_dir, as_json, by=who)
 
 
 def resume(
@@ -72,15 +75,21 @@ def resume(
 
 
 def _pause_or_resume(
-    verb: str, runs: list[str], workflow: str | None, everything: bool, data_dir: Path | None, as_json: bool
+    verb: str,
+    runs: list[str],
+    workflow: str | None,
+    everything: bool,
+    data_dir: Path | None,
+    as_json: bool,
+    **asked: str,
 ) -> None:
     if bool(runs) + (workflow is not None) + everything != 1:
         raise WrongUse(f"say what to {verb}: ids of runs, or --workflow NAME, or --all; one of these")
     if runs:
-        lines = _for_each(runs, f"{verb}_session", data_dir, as_json)
+        lines = _for_each(runs, f"{verb}_session", data_dir, as_json, **asked)
         raise typer.Exit(WRONG_USE if any(line["found"] in ("unknown", Found.ENDED) for line in lines) else OK)
     with services_for_reading(read_settings(data_dir)):
-        number = getattr(_tasks(), f"{verb}_all")(workflow)
+        number = getattr(_tasks(), f"{verb}_all")(workflow, **asked)
     what = "everything" if workflow is None else f"workflow {workflow}"
     done = "is paused; runs that it stops now" if verb == "pause" else "is not paused any more; runs that go on"
     if as_json:
@@ -89,14 +98,16 @@ def _pause_or_resume(
         typer.echo(f"{what} {done}: {number}")
 
 
-def _for_each(runs: list[str], call: str, data_dir: Path | None, as_json: bool) -> list[dict[str, object]]:
+def _for_each(
+    runs: list[str], call: str, data_dir: Path | None, as_json: bool, **asked: str
+) -> list[dict[str, object]]:
     """Call a function of `tasks` for each run, and say what it answers."""
     lines: list[dict[str, object]] = []
     with services_for_reading(read_settings(data_dir)):
         function = getattr(_tasks(), call)
         for flow_session_id in runs:
             try:
-                line: dict[str, object] = function(flow_session_id).to_json()
+                line: dict[str, object] = function(flow_session_id, **asked).to_json()
             except UnknownRun as error:
                 line = {"flow_session_id": flow_session_id, "found": "unknown", "message": str(error)}
             lines.append(line)
@@ -105,6 +116,14 @@ def _for_each(runs: list[str], call: str, data_dir: Path | None, as_json: bool) 
     if as_json:
         print_json(lines)
     return lines
+
+
+def _user() -> str:
+    """Name of the user of this process, as far as the system knows it."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
 
 
 def _tasks() -> ModuleType:

@@ -21,6 +21,7 @@ from orchestration.errors import (
     ServiceUnreachable,
     SettingsError,
     UnknownRun,
+    UnknownTask,
     UnknownWorkflow,
 )
 
@@ -56,6 +57,7 @@ def exit_code_of(error: BaseException) -> int:
         PayloadError,
         UnknownWorkflow,
         UnknownRun,
+        UnknownTask,
         ActionError,
     )
     return WRONG_USE if isinstance(error, wrong) else INTERNAL_ERROR

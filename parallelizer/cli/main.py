@@ -30,7 +30,7 @@ def run() -> None:
 
 def build_app() -> typer.Typer:
     """The Typer application with all its commands."""
-    from parallelizer.cli import control, dead_letters, events, limits, logs, runs, stack, workflows  # noqa: PLC0415 - see the module docstring
+    from parallelizer.cli import control, dead_letters, events, explain, limits, logs, runs, stack, workflows  # noqa: PLC0415 - see the module docstring
 
     app = typer.Typer(
         name="parallelizer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -46,6 +46,7 @@ def build_app() -> typer.Typer:
     workflows.register(app)
     stack.register(app)
     limits.register(app)
+    explain.register(app)
     dead_letters.register(app)
     return app
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -54,6 +54,9 @@ def up(
     data_dir: DataDir = None,
     detach: Annotated[bool, typer.Option(help="Return when the stack is ready; logs go to <data dir>/log.")] = False,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that workers may finish what they run at the end.")] = 30,
+    flower: Annotated[
+        int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Start Flower with our pages on this port.")
+    ] = None,
 ) -> None:
     """Run the whole stack on this machine.
 
@@ -61,9 +64,9 @@ def up(
     their logs. What dies is started again. Ctrl-C ends it all; a second one does not wait for what the workers run.
     """
     settings = _settings(data_dir)
-    plan = StackPlan(workers=workers, pool=_checked_pool(pool), grace_seconds=grace)
+    plan = StackPlan(workers=workers, pool=_checked_pool(pool), grace_seconds=grace, flower_port=flower)
     if concurrency is not None:
-        plan = StackPlan(workers=workers, concurrency=concurrency, pool=pool, grace_seconds=grace)
+        plan = replace(plan, concurrency=concurrency)
     if detach:
         _detach(settings, plan)
     else:
@@ -155,6 +158,8 @@ def run_stack(stack: Stack, plan: StackPlan) -> None:
                 f"{plan.workers} {plan.pool} worker(s) with {plan.concurrency} slots each; data in {stack.data_dir}; "
                 "Ctrl-C stops"
             )
+            if plan.flower_port is not None:
+                _announce(f"pages at http://127.0.0.1:{plan.flower_port}/flow in a moment")
             stack.watch()
         finally:
             stack.stop()
@@ -196,7 +201,7 @@ def _detach(settings: Settings, plan: StackPlan) -> None:
     command = [
         sys.executable, "-m", "parallelizer", "up", "--workers", str(plan.workers),
         "--concurrency", str(plan.concurrency), "--pool", plan.pool, "--grace", str(plan.grace_seconds),
-        "--data-dir", str(folder),
+        "--data-dir", str(folder), *(["--flower", str(plan.flower_port)] if plan.flower_port is not None else []),
     ]  # fmt: skip
     with open_log(folder, "up") as log:
         child = subprocess.Popen(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from orchestration.plan import Plan, PlannedAction
-from parallelizer.rendering.layout import common_queue
-from parallelizer.rendering.notes import notes_on
+from parallelizer.rendering.notes import common_queue, notes_on
 
 
 def to_mermaid(plan: Plan) -> str:

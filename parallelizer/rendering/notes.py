@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestration.plan import PlannedAction
+from collections import Counter
+
+from orchestration.plan import Plan, PlannedAction
 from orchestration.vocabulary import TriggerRule
 
 
@@ -25,3 +27,8 @@ def notes_on(action: PlannedAction, common_queue: str) -> list[str]:
     if action.queue != common_queue:
         notes.append(f"queue {action.queue}")
     return notes
+
+
+def common_queue(plan: Plan) -> str:
+    """The queue of most actions."""
+    return Counter(action.queue for action in plan.actions.values()).most_common(1)[0][0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from xml.sax.saxutils import escape
 
 from orchestration.plan import Plan, PlannedAction
-from parallelizer.rendering.layout import Layout, common_queue, lay_out
-from parallelizer.rendering.notes import notes_on
+from orchestration.plan.layout import Layout, lay_out
+from parallelizer.rendering.notes import common_queue, notes_on
 
 # Pixels.
 BOX_WIDTH = 190
@@ -36,7 +36,7 @@ ARROW = (
 
 def to_svg(plan: Plan) -> str:
     """Draw the plan from left to right; a `for_each` is blue and stands on a second box."""
-    layout = lay_out(plan)
+    layout = lay_out(plan.successors)
     queue = common_queue(plan)
     width = 2 * MARGIN + layout.levels * (BOX_WIDTH + GAP_ACROSS) - GAP_ACROSS
     height = 2 * MARGIN + HEADING + layout.rows * (BOX_HEIGHT + GAP_DOWN) - GAP_DOWN

@@ -6,8 +6,8 @@ A join stands under the predecessor that comes last and names the others, so eve
 from __future__ import annotations
 
 from orchestration.plan import Branch, Plan, PlannedAction
-from parallelizer.rendering.layout import common_queue, levels_of
-from parallelizer.rendering.notes import notes_on
+from orchestration.plan.layout import levels_of
+from parallelizer.rendering.notes import common_queue, notes_on
 
 #: Actions of one branch that are named; of a longer one, the first ones and the last.
 MAX_NAMED = 8
@@ -49,7 +49,7 @@ def _heading(plan: Plan) -> str:
 
 def _tree(plan: Plan) -> tuple[dict[str, list[str]], list[str]]:
     """Under which branch each branch is drawn: the predecessor on the highest level."""
-    levels = levels_of(plan)
+    levels = levels_of(plan.successors)
     branch_of = {action.name: branch.name for branch in plan.branches.values() for action in branch.actions}
     children: dict[str, list[str]] = {}
     roots = []

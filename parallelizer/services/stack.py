@@ -31,7 +31,7 @@ from parallelizer.services.reach import database_answers, redis_answers
 from parallelizer.services.record import StackRecord, read_record, remove_record, write_record
 from parallelizer.services.supervision import LoggedProgram, Watch, stop_programs
 from parallelizer.services.valkey import EmbeddedValkey
-from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
+from parallelizer.services.workers import flower_program, registered_workers, start_and_wait, worker_program
 
 #: Seconds between two looks at the programs and their logs.
 LOOK_SECONDS = 0.1
@@ -51,6 +51,8 @@ class StackPlan:
     pool: str = "prefork"
     #: How long workers may go on with what they run when the stack stops, seconds.
     grace_seconds: float = 30.0
+    #: Port of Flower with our pages; None: it is not started.
+    flower_port: int | None = None
     #: Made by `parallelizer run` for one run.
     temporary: bool = False
 
@@ -75,6 +77,7 @@ class Stack:
         self._servers: list[EmbeddedValkey | EmbeddedPostgres] = []
         self.data_dir = settings.data_dir
         self.workers: list[LoggedProgram] = []
+        self._pages: list[LoggedProgram] = []
         self.redis_url = settings.redis_url or ""
         self.database_url = settings.database_url or ""
 
@@ -128,7 +131,9 @@ class Stack:
         with self._exits:  # all is stopped, the last entered first, whatever fails on the way
             for server in self._servers:
                 self._exits.callback(server.stop)
-            self._exits.callback(stop_programs, self.workers, self._plan.grace_seconds, self._hurry, self._look_at_logs)
+            self._exits.callback(
+                stop_programs, [*self.workers, *self._pages], self._plan.grace_seconds, self._hurry, self._look_at_logs,
+            )  # fmt: skip
             if any(worker.is_running() for worker in self.workers):
                 self._announce(f"stopping; workers may finish what they run, for {self._plan.grace_seconds:g} s")
 
@@ -169,12 +174,17 @@ class Stack:
         registered = partial(registered_workers, self.redis_url, self._settings.namespace, group)
         self._watches += [Watch(worker, time.monotonic()) for worker in self.workers]
         start_and_wait(self.workers, registered, self._stopping, self._look_at_logs)
+        if self._plan.flower_port is not None and not self.stop_requested:
+            pages = flower_program(self._plan.flower_port, environment=environment, data_dir=self.data_dir)
+            pages.start()
+            self._pages.append(pages)
+            self._watches.append(Watch(pages, time.monotonic()))
 
     def _look_at_logs(self) -> None:
-        for worker in self.workers:
-            trim_log(worker.log)
-            for line in worker.new_lines():
-                self._show(worker.name, line)
+        for program in (*self.workers, *self._pages):
+            trim_log(program.log)
+            for line in program.new_lines():
+                self._show(program.name, line)
 
 
 def _running_message(data_dir: Path) -> str:

@@ -50,6 +50,12 @@ def worker_program(
     return LoggedProgram(name, command, {**environment, "PYTHONUNBUFFERED": "1"}, Path.cwd(), data_dir)
 
 
+def flower_program(port: int, *, environment: Mapping[str, str], data_dir: Path) -> LoggedProgram:
+    """Flower with our pages, which has not been started; without authentication it is for this machine only."""
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", f"--port={port}"]
+    return LoggedProgram("flower", command, {**environment, "PYTHONUNBUFFERED": "1"}, Path.cwd(), data_dir)
+
+
 def registered_workers(redis_url: str, namespace: str, group: str) -> dict[str, float]:
     """Workers of a group that have a lease → its expiry in µs since the epoch."""
     with open_redis(redis_url) as client:

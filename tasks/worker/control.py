@@ -13,6 +13,8 @@ from celery.worker.control import control_command
 from orchestration.errors import ProcessorError
 from tasks import control
 
+#: Who sent a command it does not say.
+_BY = "remote control"
 _RUN = {"args": [("flow_session_id", str)], "signature": "ID"}
 _WORKFLOW = {"args": [("workflow", str)], "signature": "NAME"}
 
@@ -26,7 +28,7 @@ def cancel_session(_state: Any, flow_session_id: str) -> dict[str, str]:
 @control_command(**_RUN)
 def pause_session(_state: Any, flow_session_id: str) -> dict[str, str]:
     """Pause a run."""
-    return _answer(lambda: control.pause_session(flow_session_id).message)
+    return _answer(lambda: control.pause_session(flow_session_id, _BY).message)
 
 
 @control_command(**_RUN)
@@ -38,7 +40,7 @@ def resume_session(_state: Any, flow_session_id: str) -> dict[str, str]:
 @control_command(**_WORKFLOW)
 def pause_workflow(_state: Any, workflow: str) -> dict[str, str]:
     """Pause the runs of a workflow, also later ones."""
-    return _answer(lambda: f"{control.pause_all(workflow)} runs are paused by it now")
+    return _answer(lambda: f"{control.pause_all(workflow, _BY)} runs are paused by it now")
 
 
 @control_command(**_WORKFLOW)
@@ -50,7 +52,7 @@ def resume_workflow(_state: Any, workflow: str) -> dict[str, str]:
 @control_command()
 def pause_all(_state: Any) -> dict[str, str]:
     """Pause all runs, also later ones."""
-    return _answer(lambda: f"{control.pause_all()} runs are paused by it now")
+    return _answer(lambda: f"{control.pause_all(by=_BY)} runs are paused by it now")
 
 
 @control_command()

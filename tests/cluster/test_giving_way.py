@@ -96,7 +96,10 @@ def test_of_those_that_wait_only_the_newest_does(
     second = begin(client, workflow)
     wait_until(lambda: status_of(module_fleet, second) == "queued", "the second waits")
     shown = json.loads(parallelizer("status", second, "--json", folder=None, **module_fleet.environment).stdout)
-    assert shown["waits_for"] == ["queued", f"waits for the limit sessions:workflow:newest-{dispatch}=1"]
+    (queued,) = shown["waits_for"]
+    assert (
+        f"at the limit sessions:workflow:newest-{dispatch}=1, at position 1 of 1: 1 of 1 runs are under way" in queued
+    )
     third = begin(client, workflow, ends=True)
     result = result_of(client, second)
     assert (result["status"], result["counts"]) == ("cancelled", {"cancelled": 2})

@@ -159,11 +159,11 @@ def test_a_queue_that_no_worker_serves_is_named(client: Client, module_fleet: Fl
     live = LiveState(module_fleet.redis_url, module_fleet.namespace)
 
     def waits() -> bool:
-        snapshot = live.snapshot(session)
-        return snapshot is not None and snapshot.unserved == ("gpu",)
+        found = live.situation(session).session
+        return found is not None and any(unit.queue == "gpu" for unit in found.ready)
 
     wait_until(waits, "it waits for the queue")
-    assert "waits for a worker of queue gpu" in command(module_fleet, "status", session)[1]
+    assert "waits for a worker of the queue gpu, which none serves" in command(module_fleet, "status", session)[1]
     code, said = command(module_fleet, "doctor")
     assert code == 0, said
     assert "no worker serves queue gpu, for which 1 run" in " ".join(said.split())

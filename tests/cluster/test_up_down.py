@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg2
 import pytest
@@ -316,3 +318,14 @@ def _command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def test_up_starts_flower_with_our_pages_where_it_is_asked_to(data_dir: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for command in start(data_dir, "--flower", str(port)):
+        command.wait_for("Visit me at")
+        answer = httpx.get(f"http://127.0.0.1:{port}/flow", trust_env=False)
+        assert answer.status_code == 200
+        assert "Workflows · Flower" in answer.text

@@ -23,6 +23,7 @@ local function resume(id)
   local first, last = string.find(f[3] or '', ',' .. why .. ',', 1, true)
   if not first then return 'before' end
   local left = string.sub(f[3], 1, first) .. string.sub(f[3], last + 1)
+  if why == 'session' then redis.call('HDEL', key, 'paused_by') end
   if left ~= ',' then
     redis.call('HSET', key, 'paused', left)
     return 'still'
@@ -38,8 +39,8 @@ local function resume(id)
   return 'resumed'
 end
 
-if why == 'workflow' then redis.call('SREM', paused_key(), 'workflow:' .. workflow) end
-if why == 'all' then redis.call('SREM', paused_key(), '*') end
+if why == 'workflow' then redis.call('HDEL', paused_key(), 'workflow:' .. workflow) end
+if why == 'all' then redis.call('HDEL', paused_key(), '*') end
 local found = {}
 for index = sessions, #ARGV do found[#found + 1] = resume(ARGV[index]) end
 return { found, publish }

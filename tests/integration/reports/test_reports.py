@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,7 @@ from orchestration.definition import load_definition
 from orchestration.errors import UnknownRun
 from orchestration.registry import load_actions
 from orchestration.state.records import ItemProgress, LiveClaim, LiveSnapshot
+from orchestration.state.situation import Situation
 from orchestration.store import sessions, updates
 from orchestration.store.pool import Database
 from orchestration.store.sessions import SessionRow
@@ -40,6 +42,12 @@ class Moment:
     def snapshot(self, flow_session_id: str) -> LiveSnapshot | None:
         assert flow_session_id
         return self.value
+
+    def situation(self, flow_session_id: str, unit: str = "") -> Situation:
+        return Situation(NOON_US, None)
+
+    def rate_places(self, flow_session_id: str, tasks: Sequence[tuple[str, int, int]]) -> dict[tuple[str, int], int]:
+        return {}
 
 
 def _moment(*claims: LiveClaim, status: str = "running", items: dict[str, ItemProgress] | None = None) -> Moment:

@@ -82,9 +82,11 @@ def test_who_waits_for_a_limit_is_shown_with_the_longest_wait_until_it_is_raised
     assert (report.limit, report.in_use, report.waiting) == (1, 1, 1)
     assert report.longest_wait_seconds is not None
     assert 0 <= report.longest_wait_seconds <= (live.now_us() - before_us) / 1e6
-    shown = live.snapshot("s2")
+    shown = live.situation("s2").session
     assert shown is not None
-    assert shown.waits_at == {"key:ada": 1}
+    assert [(at.name, at.limit, at.in_use, at.holders, at.position) for at in shown.levels if at.position] == [
+        ("key:ada", 1, 1, (("s1", 1),), 1)
+    ]
     change = live.set_limit("key:ada", 3)
     assert change is not None
     assert [publication.flow_session_id for publication in change.publications] == ["s2", "s2"]

@@ -14,9 +14,8 @@ from orchestration.definition import load_definition
 from orchestration.plan import Plan, compile_plan
 from orchestration.registry import action
 from parallelizer.rendering import RENDERERS, to_dot, to_mermaid, to_svg, to_text
-from parallelizer.rendering.layout import lay_out, levels_of
 from tests.unit.definition import sample_actions  # noqa: F401 - registers the actions
-from tests.unit.definition.graphs import definitions, graphs
+from tests.unit.definition.graphs import definitions
 
 ODD = "sample.odd\"<&>'\\\n`#|]);--> é"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -95,17 +94,6 @@ def test_every_plan_can_be_drawn(value: dict[str, Any]) -> None:
         assert all(name in draw(plan) for name in plan.actions)
     ET.fromstring(to_svg(plan))
     assert len(to_text(plan).splitlines()) == 1 + len(plan.branches)
-
-
-@given(graphs())
-def test_actions_stand_behind_what_they_need_and_nowhere_twice(graph: dict[str, list[str]]) -> None:
-    plan = plan_of(graph)
-    levels = levels_of(plan)
-    assert all(levels[name] > levels[need] for name, needs in graph.items() for need in needs)
-    layout = lay_out(plan)
-    places = [*layout.positions.values(), *(place for passage in layout.passages.values() for place in passage)]
-    assert len(places) == len(set(places))
-    assert all(0 <= row <= layout.rows - 1 for _, row in places)
 
 
 @pytest.mark.parametrize("width", [1, 100, 5_000])

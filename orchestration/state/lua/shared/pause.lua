@@ -13,10 +13,15 @@ end
 -- reasons_at_start: why a session that is opened now is paused, or nil.
 local function reasons_at_start(id, workflow)
   local found = ','
-  if redis.call('DEL', paused_session_key(id)) == 1 then found = found .. 'session,' end
-  local marked = redis.call('SMISMEMBER', paused_key(), 'workflow:' .. workflow, '*')
-  if marked[1] == 1 then found = found .. 'workflow,' end
-  if marked[2] == 1 then found = found .. 'all,' end
+  local since = redis.call('GET', paused_session_key(id))
+  if since then
+    redis.call('DEL', paused_session_key(id))
+    redis.call('HSET', session_key(id), 'paused_by', since)
+    found = found .. 'session,'
+  end
+  local marked = redis.call('HMGET', paused_key(), 'workflow:' .. workflow, '*')
+  if marked[1] then found = found .. 'workflow,' end
+  if marked[2] then found = found .. 'all,' end
   if found ~= ',' then return found end
   return nil
 end

@@ -1,0 +1,112 @@
+// What is known of the selection, or with none of the run: texts of users are texts here, never markup.
+
+import {
+  CountsBar, Refusal, Status, Time, duration, getJson, html, link, number, page, useEffect, useState,
+} from "./lib.js";
+import { NO_ITEM } from "./run_model.js";
+import { progressOf } from "./run_graph.js";
+import { Why } from "./run_why.js";
+
+export function Details({ run, version, selection, select, showItems, place }) {
+  const row = selection ? run.find(selection.action, selection.item) : -1;
+  const state = row < 0 ? "" : `${run.status[row]} ${run.attempt[row]}`;
+  const name = selection ? run.actions[selection.action].name : "";
+  const [found, setFound] = useState(null);
+  useEffect(() => {
+    if (!selection) return undefined;
+    const stop = new AbortController();
+    setFound((before) => (before && before.name === name && before.item === selection.item ? before : null));
+    getJson(link("api", "run", page.run, "task"), { action: name, item: selection.item }, { signal: stop.signal })
+      .then((task) => setFound({ name, item: selection.item, task }))
+      .catch((error) => error instanceof Refusal && setFound({ name, item: selection.item, error: error.message }));
+    return () => stop.abort();
+  }, [name, selection?.item, state]);
+
+  const title = selection ? (selection.item === NO_ITEM ? name : `${name}[${selection.item}]`) : "This run";
+  return html`<aside class="flow-card run-details" ref=${place} tabindex="-1" aria-labelledby="run-details-title">
+    <header class="run-card-head">
+      <h3 id="run-details-title" class="run-plain">${title}</h3>
+      ${selection && html`<button type="button" class="btn btn-sm btn-outline-secondary" aria-label="Close the details" title="Escape" onClick=${() => select(null)}>×</button>`}
+    </header>
+    <div class="run-details-body">
+      ${!selection ? html`<${OfRun} run=${run} select=${select} />`
+        : found?.error ? html`<p class="flow-note is-error">${found.error}</p>`
+        : !found?.task ? html`<p class="flow-faint">…</p>`
+        : html`<${OfTask} run=${run} version=${version} task=${found.task} selection=${selection} showItems=${showItems} select=${select} />`}
+    </div>
+  </aside>`;
+}
+
+function OfTask({ run, task, selection, showItems, select }) {
+  const isEach = task.item === null && run.actions[selection.action].for_each;
+  const progress = progressOf(run, selection.action);
+  const live = run.find(selection.action, selection.item);
+  const needs = run.actions[selection.action].needs;
+  const { definition } = task;
+  return html`
+    <p class="run-details-status"><${Status} status=${isEach ? progress.status : task.status} />
+      ${task.attempt > 1 && html`<span class="run-badge">attempt ${task.attempt}</span>`}</p>
+    ${task.error && html`<${ErrorOf} error=${task.error} />`}
+    ${task.status !== "succeeded" && html`<${Why} run=${run} selection=${selection} state=${task.status} />`}
+    ${isEach && progress.size !== null && html`<div class="run-block">
+      <${CountsBar} counts=${{ succeeded: progress.succeeded, failed: progress.failed, skipped: progress.skipped, running: progress.running,
+        pending: Math.max(0, progress.size - progress.done - progress.running) }} />
+      <p class="run-items">${number(progress.done)} of ${number(progress.size)} items have ended${progress.failed ? html`, <b class="is-failed">${number(progress.failed)} failed</b>` : ""}</p>
+      <button type="button" class="btn btn-sm btn-outline-secondary" onClick=${() => showItems(selection.action)}>Show its items</button>
+    </div>`}
+    <dl class="run-list">
+      ${fact("Waited", task.waited_us === null || task.waited_us === undefined ? null : duration(task.waited_us / 1e6))}
+      ${fact("Began", task.started_at && html`<${Time} at=${task.started_at} />`)}
+      ${fact("Ended", task.finished_at && html`<${Time} at=${task.finished_at} />`)}
+      ${fact("Ran", task.ran_us === null || task.ran_us === undefined ? (live >= 0 && run.start[live] >= 0 && task.status === "running" ? "still runs" : null) : duration(task.ran_us / 1e6))}
+      ${fact("Worker", task.worker)}
+      ${fact("Queue", task.queue)}
+      ${fact("Calls", html`<code>${definition.uses}</code>`)}
+      ${needs.length > 0 && fact("Needs", needs.map((place, number_) => html`${number_ ? ", " : ""}<button type="button" class="run-link" onClick=${() => select({ action: place, item: NO_ITEM }, "details")}>${run.actions[place].name}</button>`))}
+      ${fact("Rule", definition.trigger_rule)}
+    </dl>
+    ${task.inputs !== undefined && html`<${Text} title="Inputs" text=${JSON.stringify(task.inputs, null, 2)} open />`}
+    ${task.result !== null && task.result !== undefined && html`<${Text} title="Result" text=${pretty(task.result)} open note=${cut(task.result, task.result_bytes)} />`}
+    ${task.logs && html`<${Text} title="Logs" text=${task.logs.map((line) => [line.at, line.level, line.message].filter(Boolean).join("  ")).join("\n")} open />`}
+    <${Text} title="Definition" text=${JSON.stringify(definition, null, 2)} open=${task.result === undefined || task.result === null} />`;
+}
+
+function OfRun({ run, select }) {
+  const { info } = run;
+  return html`
+    ${info.error && html`<${ErrorOf} error=${info.error} />`}
+    <${Why} run=${run} selection=${null} state=${info.status} select=${select} />
+    <dl class="run-list">
+      ${fact("Run", html`<code class="run-id">${info.id}</code>`)}
+      ${fact("Workflow", `${info.workflow}@${info.version}`)}
+      ${fact("Accepted", html`<${Time} at=${info.created_at} />`)}
+      ${fact("Ended", info.finished_at && html`<${Time} at=${info.finished_at} />`)}
+      ${fact("Priority", info.priority || null)}
+    </dl>
+    ${info.payload !== null && html`<${Text} title="Payload" text=${pretty(info.payload)} open note=${cut(info.payload, info.payload_size)} />`}
+    ${info.output && html`<${Text} title="Output" text=${pretty(info.output)} open />`}
+    <p class="flow-faint run-tip-line">Choose an action, a bar or a row to see it here. <kbd>j</kbd> <kbd>k</kbd> go through the rows, <kbd>?</kbd> shows all keys.</p>`;
+}
+
+function ErrorOf({ error }) {
+  const { type, message, ...rest } = typeof error === "object" ? error : { message: String(error) };
+  return html`<div class="run-error"><b>${type ?? "Error"}</b><pre>${typeof message === "string" ? message : JSON.stringify(message)}</pre>
+    ${Object.keys(rest).length > 0 && html`<details><summary>More</summary><pre>${JSON.stringify(rest, null, 2)}</pre></details>`}</div>`;
+}
+
+function Text({ title, text, note, open = false }) {
+  return html`<details class="run-text" open=${open}><summary>${title}</summary>
+    <pre tabindex="0">${text}</pre>${note && html`<p class="flow-faint">${note}</p>`}</details>`;
+}
+
+const fact = (name, value) => value !== null && value !== undefined && value !== false && value !== "" && html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text; // it was cut
+  }
+}
+
+const cut = (text, size) => (size > text.length * 4 || (size > 65_536 && text.length >= 65_000) ? `The beginning of ${number(size)} bytes.` : null);
