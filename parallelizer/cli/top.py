@@ -24,6 +24,8 @@ from parallelizer.cli.top_view import draw
 from parallelizer.cli.words import one_line, rfc3339_of_us
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded servers; by default DATA_DIR.")]
+#: Of a frame that goes elsewhere than to a terminal.
+PLAIN_COLUMNS = 160
 #: One look, and what is known of the speed since the one before; or what could not be read.
 Look = tuple[FleetReport, Rates | None] | str
 
@@ -44,6 +46,8 @@ def top(
     Without a terminal a frame is printed at each look. With --json each look is a line of JSON.
     """
     console = console_for(result_is_json=False)
+    if not console.is_terminal:
+        console = Console(width=PLAIN_COLUMNS, highlight=False)
     with services_for_explaining(read_settings(data_dir)) as services, Keyboard() as keyboard:
         looks = _looks(services, keyboard, interval)
         try:

@@ -11,6 +11,8 @@ from parallelizer.cli.words import one_line, seconds_in_words, style_of
 
 #: Lines that a part has at least when the terminal is low; what does not fit is counted.
 LEAST_LINES = 3
+#: Characters of a run's id.
+ID_COLUMNS = 36
 
 
 def draw(report: FleetReport, rates: Rates | None, height: int) -> RenderableType:
@@ -37,15 +39,15 @@ def _sums(report: FleetReport, rates: Rates | None) -> Text:
     state = report.state
     slots, busy = sum(one.slots for one in state.workers), sum(one.busy for one in state.workers)
     line = Text.assemble(
-        (f"{len(state.workers)} workers", "bold"), f"  {busy}/{slots} slots busy  ",
-        (f"{state.sessions_open:,} runs open", "bold"), f", {state.sessions_queued:,} queued",
+        ("workers ", "bold"), f"{len(state.workers)}   ", ("slots ", "bold"), f"{busy} of {slots} busy   ",
+        ("runs ", "bold"), f"{state.sessions_open:,} open, {state.sessions_queued:,} queued",
     )  # fmt: skip
     if rates is not None:
-        line.append(f"  {rates.tasks:,.0f} tasks/s  {rates.runs:,.1f} runs/s")
+        line.append(f"   {rates.tasks:,.0f} tasks/s, {rates.runs:,.1f} runs/s")
     if state.status_entries:
         style = "red" if state.status_is_full else "dim"
         full = ": full, nothing begins" if state.status_is_full else ""
-        line.append(f"  {state.status_entries:,} updates wait for PostgreSQL{full}", style=style)
+        line.append(f"   {state.status_entries:,} updates wait for PostgreSQL{full}", style=style)
     return line
 
 
@@ -100,7 +102,9 @@ def _table(columns: tuple[str, ...], rows: list[list[Text | str]], room: int) ->
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for column in columns:
         left = column in ("queue", "worker", "queues", "limit", "workflow", "run", "status")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        # an id that is cut is of no use
+        least = ID_COLUMNS if column == "run" else None
+        table.add_column(column, justify="left" if left else "right", no_wrap=True, min_width=least)
     shown = rows if len(rows) <= room else rows[: room - 1]
     for row in shown:
         table.add_row(*row)

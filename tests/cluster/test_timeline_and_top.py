@@ -126,7 +126,7 @@ def test_top_shows_workers_slots_runs_limits_and_speed(
 
     text = parallelizer("top", "--once", "--interval", "0.2", folder=None, **variables(worker))
     assert text.returncode == 0
-    assert f"1 workers  2/{SLOTS} slots busy" in text.stdout
+    assert f"workers 1   slots 2 of {SLOTS} busy   runs 1 open, 0 queued" in text.stdout
     assert session in text.stdout
     for item in range(5):
         (tmp_path / f"each:{item}.1").touch()
@@ -146,7 +146,7 @@ def test_top_on_a_terminal_ends_by_a_key_and_leaves_it_as_it_was(worker: Fleet, 
     ) as process:
         os.close(theirs)
         seen = b""
-        while b"slots busy" not in seen:
+        while b"queued" not in seen:
             seen += os.read(ours, 65536)
         assert b"\x1b[?1049h" in seen, "a screen of its own"
         if key == "q":
