@@ -30,7 +30,7 @@ def run() -> None:
 
 def build_app() -> typer.Typer:
     """The Typer application with all its commands."""
-    from parallelizer.cli import control, dead_letters, explain, limits, runs, stack, timeline, top, workflows  # noqa: PLC0415 - see the module docstring
+    from parallelizer.cli import control, dead_letters, events, explain, limits, runs, stack, timeline, top, workflows  # noqa: PLC0415 - see the module docstring
 
     app = typer.Typer(
         name="parallelizer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -47,6 +47,7 @@ def build_app() -> typer.Typer:
     explain.register(app)
     timeline.register(app)
     top.register(app)
+    events.register(app)
     dead_letters.register(app)
     return app
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from orchestration.reports.events import Events
 from orchestration.reports.fleet import fleet, rates_between
 from orchestration.reports.timeline import timeline
 from orchestration.state.live import LiveState
@@ -91,8 +92,47 @@ def test_a_timeline_has_every_task_once_in_lanes_without_overlap(
     assert "each[6]" in page
     assert "&lt;b&gt;no&lt;/b&gt;" in page, "the error, as text"
     assert "<b>" not in page
+    told = parallelizer("events", session, folder=None, **variables(worker))
+    assert told.returncode == 0, told.stderr
+    events = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["run_accepted", "run_ended"]
+    assert [event["at"] for event in events] == sorted(event["at"] for event in events)
+    ended = [(event["action"], event["item"]) for event in events if event["event"] == "task_ended"]
+    assert sorted(ended, key=str) == sorted(((action, None if item < 0 else item) for action, item in rows), key=str), (
+        "each once"
+    )
+    assert events[-1]["counts"] == {"succeeded": 9, "failed": 1}
     missing = parallelizer("timeline", "no-such-run", folder=None, **variables(worker))
     assert (missing.returncode, missing.stdout) == (2, "")
+
+
+def test_events_are_told_once_each_while_the_run_goes_on(
+    worker: Fleet, client: Client, services: tuple[Database, LiveState], tmp_path: Path
+) -> None:
+    hold = {"uses": "test.hold", "with": {"journal": str(tmp_path / "journal"), "folder": str(tmp_path), "seconds": 60}}
+    workflow = {"name": "told", "actions": {"each": {**hold, "for_each": {"range": 2}}, "other": NOOP}}
+    session = client.run("result = send(workflow).delay().id", workflow=workflow)
+    wait_until(lambda: len(read_journal(tmp_path / "journal")) == 2, "both items are at work")
+    found = Events(services[0], session)
+    events = list(found.new())
+    assert not found.has_ended
+
+    def look() -> bool:
+        events.extend(found.new())
+        starts = [event["item"] for event in events if event["event"] == "task_started" and event["action"] == "each"]
+        return {0, 1} <= set(starts)
+
+    wait_until(look, "the start of both is recorded")
+    for item in range(2):
+        (tmp_path / f"each:{item}.1").touch()
+    client.run("AsyncResult(session).get(timeout=60)", session=session)
+    Records(worker).tasks(session, 4)
+    wait_until(lambda: look() and found.has_ended, "it has ended")
+    events += found.new()
+    keys = [(event["event"], event.get("action"), event.get("item")) for event in events]
+    assert len(keys) == len(set(keys)), "nothing twice"
+    assert {("task_ended", "each", 0), ("task_ended", "each", 1), ("task_ended", "each", None)} <= set(keys)
+    assert ("run_ended", None, None) in keys
 
 
 def test_top_shows_workers_slots_runs_limits_and_speed(
