@@ -24,7 +24,8 @@ _CLASSES = {Cell.WAIT: "w", Cell.DONE: "d", Cell.RUNNING: "r", Cell.FAILED: "f"}
 STYLE = """
 .timeline text{font:11px system-ui,sans-serif;fill:#1b2733}.timeline .title{font-size:15px;font-weight:600}
 .timeline .page{fill:#fff}.timeline .lane{fill:#f1f4f7}.timeline .tick{stroke:#c9d3dc}
-.timeline .w{fill:#e0a82e}.timeline .d{fill:#2e8b57}.timeline .r{fill:#2f7fc1}.timeline .f{fill:#c0392b}
+.timeline .w{fill:#e0a82e}.timeline .d{fill:#2e8b57}.timeline .r{fill:#2f7fc1}
+.timeline .f{fill:#c0392b;stroke:#4a0d06;stroke-width:1.5}
 @media(prefers-color-scheme:dark){.timeline text{fill:#e6edf3}.timeline .page{fill:#0f151b}
 .timeline .lane{fill:#18212a}.timeline .tick{stroke:#33424f}}
 """.replace("\n", "")
