@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -80,8 +81,8 @@ def test_all_has_settled_and_its_end_is_not_recorded(engine: SteppingEngine) -> 
     assert engine.processor.run_fork(fork) is Verdict.ENDED
     engine.live.client.hincrby(engine.live.space.key("session", fork.request.flow_session_id), "ended", -7_000_000)
     cause = named(explain(engine, fork), CauseCode.COMPLETION)
-    assert cause.sentence.startswith("all its branches have settled 7.")
-    assert 7 <= cause.details["ended_seconds"] < 30
+    assert re.fullmatch(r"all its branches have settled [\d.]+ s ago; its end is about to be recorded", cause.sentence)
+    assert 7 <= cause.details["ended_seconds"] < 60
     assert cause.details["published_again"] == 0
 
 
@@ -130,6 +131,7 @@ def test_the_status_channel_is_full(engine: SteppingEngine, redis_url: str, name
         for _ in range(20):
             stream.append([("b", "x" * 1000)])
         assert stream.bound(5_000) > 5_000
+    assert engine.live.client.persist(engine.live.space.key("status_full")), "for as long as the test takes"
     assert engine.live.settle_branch(fork.runner, [], call=1).verdict is Verdict.WAIT
     cause = named(explain(engine, fork, "a"), CauseCode.STATUS_CHANNEL_FULL)
     assert cause.details["entries"] >= 20
@@ -160,7 +162,7 @@ def test_its_worker_is_silent_and_nobody_is_there_to_notice(engine: SteppingEngi
     live.client.zadd(key("workers"), {WORKER: over_us})
     lost = explain(engine, fork, name).causes[0]
     assert lost.code is CauseCode.WORKER_LOST
-    assert lost.details["lease_left_seconds"] == pytest.approx(-5, abs=3)
+    assert -60 < lost.details["lease_left_seconds"] <= -5
     assert "no worker is alive that would give it up" in lost.sentence
     other = next(one for one in "ab" if one != name)
     none = explain(engine, fork, other).causes[0]
@@ -169,9 +171,9 @@ def test_its_worker_is_silent_and_nobody_is_there_to_notice(engine: SteppingEngi
     assert f"the lease of {WORKER} was over" in none.sentence
 
     live.beat_worker("other#1", ["elsewhere"], 1, LEASE_US)
-    live.client.hset(key("outage"), "until", live.now_us() + 9_000_000)
+    live.client.hset(key("outage"), "until", live.now_us() + 600_000_000)
     graced = named(explain(engine, fork, name), CauseCode.WORKER_LOST)
-    assert graced.details["graced_seconds"] == pytest.approx(9, abs=3)
+    assert 540 < graced.details["graced_seconds"] <= 600
     assert "Redis was away" in graced.sentence
 
 
