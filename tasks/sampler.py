@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from orchestration.state.live import LiveState
-from orchestration.state.occupancy import read_fleet
+from orchestration.state.occupancy import read_occupancy
 from orchestration.store.pool import Database
 from orchestration.store.samples import Gauges, add_sample, drop_old_samples, is_sampled
 
@@ -25,7 +25,7 @@ class Sampler:
         namespace = self._live.space.namespace
         if is_sampled(self._database, namespace):
             return
-        fleet = read_fleet(self._live)
+        fleet = read_occupancy(self._live)
         gauges = Gauges(
             fleet.permits, fleet.slots, fleet.workers, fleet.waiting, fleet.entries, fleet.lag_us / 1e6
         )  # fmt: skip

@@ -37,8 +37,8 @@ class LimitsView:
             "sessions": [report.to_json() | {"workflow": names.get(_session_of(report), "")} for report in sessions],
             "queues": [
                 {
-                    "name": queue.name, "workers": dict(queue.workers), "slots": queue.slots,
-                    "in_flight": queue.in_flight, "waiting": queue.waiting,
+                    "name": queue.name, "workers": dict(queue.workers), "slots": queue.counts.slots,
+                    "in_flight": queue.counts.runners, "waiting": queue.counts.waiting,
                     "next": [_run(session, names) for session in queue.next],
                 }
                 for queue in queues

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from orchestration.reports.runs import live_counts, present_status
 from orchestration.state.briefs import Brief, read_briefs
 from orchestration.state.live import LiveState
 from orchestration.store import run_lists
@@ -91,21 +92,13 @@ def _lines(live: LiveState, rows: Iterable[SessionRow]) -> list[RunLine]:
 
 def _line(row: SessionRow, brief: Brief | None) -> RunLine:
     return RunLine(
-        row.flow_session_id, row.workflow, row.version, _status(row, brief), row.priority, row.created_at,
+        row.flow_session_id, row.workflow, row.version, present_status(row, brief), row.priority, row.created_at,
         row.started_at, row.finished_at, row.counts if brief is None else _counts(brief),
         () if brief is None else _reasons(brief), None if brief is None else brief.in_use,
         None if brief is None else brief.limit,
     )  # fmt: skip
 
 
-def _status(row: SessionRow, brief: Brief | None) -> RunStatus:
-    """Redis knows first that a run under way only waits, is paused or goes on."""
-    if brief is None or row.status.is_final or brief.status not in _OF_OPEN_RUNS:
-        return row.status
-    return RunStatus(brief.status)
-
-
-_OF_OPEN_RUNS = frozenset(status.value for status in RunStatus if not status.is_final)
 _PAUSED = {"session": "paused", "workflow": "paused: its workflow is", "all": "paused: everything is"}
 
 
@@ -122,18 +115,16 @@ def _reasons(brief: Brief) -> tuple[str, ...]:
 
 
 def _counts(brief: Brief) -> dict[str, int]:
-    counts = dict(brief.counts)
-    left = brief.open_branches
-    for items in brief.items.values():
-        if items.settled < items.size:  # else they are in the session's counts, or about to be
-            left += items.size - items.settled - 1  # its own branch is open too
-            for status, count in items.counts.items():
-                counts[status] = counts.get(status, 0) + count
+    counts = live_counts(brief)
+    # the branch of a `for_each` that is under way is open too
+    left = brief.open_branches + sum(
+        items.size - items.settled - 1 for items in brief.items.values() if items.settled < items.size
+    )
     if brief.in_use:
         counts[TaskStatus.RUNNING.value] = brief.in_use
     if left > brief.in_use:
         counts[TaskStatus.PENDING.value] = left - brief.in_use
-    return {status: count for status, count in counts.items() if count}
+    return counts
 
 
 def _ms(moment: datetime | None) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from orchestration.channel.spool import Spool
-from orchestration.state.fleet import FleetState, read_fleet
+from orchestration.state.fleet_gauges import FleetGauges, read_gauges
 from orchestration.state.reading import LiveReading
 from orchestration.state.stream import StatusStream
 from orchestration.store.pool import Database
@@ -82,7 +82,7 @@ class Recorded:
 class Live:
     """What Redis has."""
 
-    fleet: FleetState
+    fleet: FleetGauges
     entries: int
     lag_seconds: float
 
@@ -100,7 +100,7 @@ class MetricsReader:
         self._spool, self._counters, self._slots, self._most_names = spool, counters, slots, most_names
         self._recorded = _Refreshed("PostgreSQL", lambda: Recorded(read_totals(database), _dead_letters(database)))
         self._live = _Refreshed(
-            "Redis", lambda: Live(read_fleet(live), stream.length(), stream.oldest_age_seconds())
+            "Redis", lambda: Live(read_gauges(live), stream.length(), stream.oldest_age_seconds())
         )  # fmt: skip
 
     def read(self, sources: Iterable[Source] = tuple(Source)) -> list[Family]:
@@ -236,9 +236,9 @@ def add_live(found: Families, live: Live, most_names: int) -> None:
         found["lease_expiries_total" if cause in LEASE_CAUSES else "repairs_total"].numbers[cause,] = count
     for place, (queue, state) in enumerate(sorted(fleet.queues.items())):
         name = queue if place < most_names else OTHER
-        found["slots"].numbers[name,] += state.slots
-        found["runners"].numbers[name,] += state.runners
-        found["sessions_waiting"].numbers[name,] += state.waiting
+        found["slots"].numbers[name,] += state.counts.slots
+        found["runners"].numbers[name,] += state.counts.runners
+        found["sessions_waiting"].numbers[name,] += state.counts.waiting
         oldest = found["oldest_wait_seconds"].numbers
         oldest[name,] = max(oldest[name,], state.oldest_wait_seconds)
     for place, ((level, workflow), limit) in enumerate(sorted(fleet.limits.items())):

@@ -156,7 +156,7 @@ def standing(database: Database, live: runs.Live, row: SessionRow) -> dict[str, 
     progress = runs.progress(database, _Moment(live, snapshot), row.flow_session_id)
     assert progress is not None
     origin = row.created_at
-    counts = _live_counts(snapshot) if snapshot is not None else dict(row.counts) or _counts(progress)
+    counts = runs.live_counts(snapshot) if snapshot is not None else dict(row.counts) or _counts(progress)
     return {
         "now": _ms(datetime.now(UTC)),
         "run": {
@@ -306,16 +306,6 @@ class _Moment:
     def snapshot(self, flow_session_id: str) -> LiveSnapshot | None:
         del flow_session_id
         return self._value
-
-
-def _live_counts(snapshot: LiveSnapshot) -> dict[str, int]:
-    """Tasks that have ended, with the items of each `for_each` that is under way."""
-    counts = dict(snapshot.counts)
-    for items in snapshot.items.values():
-        if items.settled < items.size:  # else they are in the counts of the session, or about to be
-            for status, number in items.counts.items():
-                counts[status] = counts.get(status, 0) + number
-    return {status: number for status, number in counts.items() if number}
 
 
 def _counts(progress: runs.RunProgress) -> dict[str, int]:

@@ -26,6 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: How the statuses of items are shown: a timed-out item is a failed one, one that never ran a skipped one.
 _FAILED = (TaskStatus.FAILED, TaskStatus.TIMED_OUT, TaskStatus.CANCELLED)
 _SKIPPED = (TaskStatus.SKIPPED, TaskStatus.UPSTREAM_FAILED)
+_OF_OPEN_RUNS = frozenset(status.value for status in RunStatus if not status.is_final)
 
 
 class Live(LiveSituation, Protocol):
@@ -197,9 +198,26 @@ def progress(database: Database, live: Live, flow_session_id: str) -> RunProgres
         actions.append(action)
     recorded = row.status.is_final and all(name in rows and rows[name].status.is_final for name in shape.needs)
     return RunProgress(
-        flow_session_id, row.workflow, row.version, _status(row, snapshot), row.started_at, row.finished_at,
+        flow_session_id, row.workflow, row.version, present_status(row, snapshot), row.started_at, row.finished_at,
         tuple(actions), recorded,
     )  # fmt: skip
+
+
+def present_status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
+    """How a run stands: Redis knows first that one under way only waits, is paused or goes on. Pure."""
+    if snapshot is None or row.status.is_final or snapshot.status not in _OF_OPEN_RUNS:
+        return row.status
+    return RunStatus(snapshot.status)
+
+
+def live_counts(snapshot: LiveSnapshot) -> dict[str, int]:
+    """Tasks that have ended, by status, with the items of each `for_each` that is under way. Pure."""
+    counts = dict(snapshot.counts)
+    for items in snapshot.items.values():
+        if items.settled < items.size:  # else they are in the counts of the session, or about to be
+            for status, number in items.counts.items():
+                counts[status] = counts.get(status, 0) + number
+    return {status: number for status, number in counts.items() if number}
 
 
 def _known(row: SessionRow | None, flow_session_id: str) -> SessionRow:
@@ -210,25 +228,13 @@ def _known(row: SessionRow | None, flow_session_id: str) -> SessionRow:
 
 def _run(row: SessionRow, snapshot: LiveSnapshot | None) -> RunReport:
     return RunReport(
-        row.flow_session_id, row.workflow, row.version, _status(row, snapshot), _value(row.output), row.counts,
+        row.flow_session_id, row.workflow, row.version, present_status(row, snapshot), _value(row.output), row.counts,
         row.duration_seconds, row.created_at, row.started_at, row.finished_at, _value(row.error),
     )  # fmt: skip
 
 
 def _value(text: str | None) -> Any:
     return None if text is None else json_text.load(text)
-
-
-def _status(row: SessionRow, snapshot: LiveSnapshot | None) -> RunStatus:
-    """Redis knows first that a run only waits, is paused or goes on."""
-    if snapshot is not None:
-        if row.status is RunStatus.RUNNING and snapshot.status == RunStatus.SUSPENDED:
-            return RunStatus.SUSPENDED
-        if snapshot.status == RunStatus.PAUSED:
-            return RunStatus.PAUSED
-        if row.status is RunStatus.PAUSED and snapshot.status in (RunStatus.RUNNING, RunStatus.SUSPENDED):
-            return RunStatus(snapshot.status)
-    return row.status
 
 
 def _counts_so_far(database: Database, row: SessionRow, snapshot: LiveSnapshot | None) -> dict[str, int]:

@@ -24,7 +24,8 @@ class ActionShape:
     name: str
     uses: str
     needs: tuple[str, ...]
-    rule: TriggerRule
+    #: A `TriggerRule`, or one of another release.
+    rule: str
     queue: str
     is_for_each: bool
     #: `if`, as it was written; empty: there is none.
@@ -125,7 +126,7 @@ def _action(name: str, action: Mapping[str, Any], queue: str, limits: Mapping[st
         name=name,
         uses=str(action.get("uses", "")),
         needs=tuple(action.get("needs") or ()),
-        rule=TriggerRule(action.get("trigger_rule") or TriggerRule.ALL_SUCCESS),
+        rule=str(action.get("trigger_rule") or TriggerRule.ALL_SUCCESS.value),
         queue=action.get("queue") or queue,
         is_for_each=action.get("for_each") is not None,
         condition="" if condition is None else str(condition),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestration.state.live import LiveState
-from orchestration.state.occupancy import read_fleet
+from orchestration.state.occupancy import read_occupancy
 from orchestration.store.pool import Database
 from orchestration.store.samples import SAMPLE_SECONDS, Sample, read_samples
 from orchestration.telemetry.metrics import WAITS
@@ -26,7 +26,7 @@ def throughput(database: Database, live: LiveState, span: int) -> dict[str, Any]
     samples = read_samples(database, live.space.namespace, span + step)
     chosen = list(thinned(samples, step))
     points = [point(before, sample, step) for before, sample in zip([None, *chosen], chosen, strict=False)]
-    fleet = read_fleet(live)
+    fleet = read_occupancy(live)
     return {
         "span": span, "step": step, "time": live.now_us() // 1000, "points": points,
         "now": asdict(fleet) | {"lag_seconds": fleet.lag_us / 1e6},

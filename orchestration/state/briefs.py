@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestration.state.live import LiveState
+from orchestration.state.reading import LiveReading
 from orchestration.state.records import LiveSnapshot
 from orchestration.state.wire import counts_of, items_of, paused_reasons
 
@@ -17,13 +17,14 @@ _Fields = Mapping[bytes, bytes]
 class Brief(LiveSnapshot):
     """A session's live state without its claims, and what it waits for."""
 
+    workflow: str = ""
     #: Queues without a worker on which work of it is ready.
     unserved: tuple[str, ...] = ()
     #: Limits that it waits for, whole or with some of its branches, and what they are now (0: none).
     waits_at: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_briefs(live: LiveState, flow_session_ids: Sequence[str]) -> dict[str, Brief]:
+def read_briefs(live: LiveReading, flow_session_ids: Sequence[str]) -> dict[str, Brief]:
     """Sessions that have live state, without their claims; those that have none are left out."""
     key, pipe = live.space.key, live.client.pipeline(transaction=False)
     for name in flow_session_ids:
@@ -54,7 +55,7 @@ def read_briefs(live: LiveState, flow_session_ids: Sequence[str]) -> dict[str, B
     return {name: _brief(live, name, *of_one, answers) for name, of_one in found.items()}
 
 
-def _brief(live: LiveState, name: str, fields: _Fields, in_use: int, deferred: int, answers: Iterator[Any]) -> Brief:
+def _brief(live: LiveReading, name: str, fields: _Fields, in_use: int, deferred: int, answers: Iterator[Any]) -> Brief:
     items = {action: items_of(reply) for action in _actions(fields) if (reply := next(answers))}
     ready, unserved = 0, []
     for queue in _queues(fields):
@@ -75,7 +76,7 @@ def _brief(live: LiveState, name: str, fields: _Fields, in_use: int, deferred: i
         status = "suspended"
     return Brief(
         status, int(fields[b"limit"]), in_use, (), ready, deferred, int(fields[b"open"]), counts_of(fields), items,
-        paused_reasons(fields.get(b"paused")), tuple(unserved), waits_at,
+        paused_reasons(fields.get(b"paused")), fields[b"workflow"].decode(), tuple(unserved), waits_at,
     )  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def _levels(fields: _Fields) -> list[str]:
     return [*levels, "global"] if any(name.startswith(b"blocked:") for name in fields) else []
 
 
-def _places(live: LiveState, name: str, level: str, fields: _Fields) -> list[tuple[str, str]]:
+def _places(live: LiveReading, name: str, level: str, fields: _Fields) -> list[tuple[str, str]]:
     """Where the session stands if it waits for the limit of this level: sorted set and member."""
     key = live.space.key
     if level == "sessions":

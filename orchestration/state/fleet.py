@@ -1,130 +1,141 @@
-"""The fleet as live state has it at a moment: queues, limits, workers, repairs. For metrics; nothing changes.
-
-Its cost grows with queues, limits and workers, and with sessions that wait up to a bound: not with branches.
-"""
+"""The fleet for onlookers: workers with their leases, queues, the oldest open sessions. Nothing is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from orchestration.state.briefs import read_briefs
+from orchestration.state.queues import QueueCounts
 from orchestration.state.reading import LiveReading
 
-#: Sessions that wait for a queue, or at a limit, of which the oldest unit is looked at.
-MOST_WAITING: Final = 200
-#: Limits of single concurrency keys that are looked at.
-MOST_KEYS: Final = 1000
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker that is registered."""
+
+    name: str
+    #: Until its lease is over; negative: it has been for so long.
+    lease_left_seconds: float
+    queues: tuple[str, ...]
+    #: Places of its pool, and runners at work in them.
+    slots: int
+    busy: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "lease_left_seconds": round(self.lease_left_seconds, 3), "queues": list(self.queues),
+            "slots": self.slots, "busy": self.busy,
+        }  # fmt: skip
 
 
-@dataclass(slots=True)
-class QueueState:
-    """What is there for a queue."""
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """A queue that has, or had, workers or work."""
 
-    slots: int = 0
-    #: Published or at work.
-    runners: int = 0
-    #: Sessions that wait for a slot.
-    waiting: int = 0
-    #: How long the oldest ready unit of those that wait, for a slot or at a limit, has been ready.
-    oldest_wait_seconds: float = 0.0
+    name: str
+    counts: QueueCounts
 
-
-@dataclass(slots=True)
-class LimitState:
-    """A limit, or all those of concurrency keys together."""
-
-    held: int = 0
-    #: 0: there is none.
-    most: int = 0
-    blocked: int = 0
+    def to_json(self) -> dict[str, Any]:
+        counts = self.counts
+        return {"name": self.name, "slots": counts.slots, "in_flight": counts.runners, "waiting": counts.waiting}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class SessionLoad:
+    """An open flow session."""
+
+    flow_session_id: str
+    workflow: str
+    status: str
+    #: Permits in use, and its limit.
+    in_use: int
+    limit: int
+    #: Units that are ready, and that wait for a time.
+    ready: int
+    deferred: int
+    open_branches: int
+    open_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "flow_session_id": self.flow_session_id, "workflow": self.workflow, "status": self.status,
+            "in_use": self.in_use, "limit": self.limit, "ready": self.ready, "deferred": self.deferred,
+            "open_branches": self.open_branches, "open_seconds": round(self.open_seconds, 3),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class FleetState:
-    """The fleet at a moment."""
+    """All of it at about one moment."""
 
-    queues: dict[str, QueueState] = field(default_factory=dict)
-    #: (level, workflow) → limit. Levels: global, workflow, key; sessions, sessions_workflow, sessions_key of whole
-    #: flow sessions. The workflow is empty where the level is not of one.
-    limits: dict[tuple[str, str], LimitState] = field(default_factory=dict)
-    #: Permits in use.
-    active: int = 0
-    running: int = 0
-    queued: int = 0
-    workers: int = 0
-    #: Cause → how often.
-    repairs: dict[str, int] = field(default_factory=dict)
-    is_full: bool = False
+    now_us: int
+    workers: tuple[WorkerState, ...]
+    queues: tuple[QueueLoad, ...]
+    #: The oldest ones, and how many there are.
+    sessions: tuple[SessionLoad, ...]
+    sessions_open: int
+    sessions_running: int
+    sessions_queued: int
+    #: Updates that wait for PostgreSQL, and whether they are too many.
+    status_entries: int
+    status_is_full: bool
 
 
-def read_fleet(live: LiveReading) -> FleetState:
-    """The fleet just now, in three round trips.
+def read_fleet(live: LiveReading, most: int) -> FleetState:
+    """The fleet as it stands.
 
-    Raises: RedisError.
+    Args: most: open sessions that are read, the oldest.
     """
-    state = FleetState()
-    key, now_us = live.space.key, live.now_us()
+    key, client = live.space.key, live.client
+    workers, queues, names, opened, running, queued, entries, full = (
+        client.pipeline(transaction=False)
+        .zrange(key("workers"), 0, -1, withscores=True)
+        .smembers(key("queues"))
+        .zrange(key("sessions_open"), 0, most - 1, withscores=True)
+        .zcard(key("sessions_open"))
+        .zcard(key("sessions_running"))
+        .zcard(key("sessions_queued"))
+        .xlen(key("status"))
+        .exists(key("status_full"))
+        .execute()
+    )
+    now_us = live.now_us()
+    return FleetState(
+        now_us, _workers(live, workers, now_us), _queues(live, sorted(queue.decode() for queue in queues)),
+        _sessions(live, names, now_us), opened, running, queued, entries, bool(full),
+    )  # fmt: skip
+
+
+def _workers(live: LiveReading, leases: Sequence[tuple[bytes, float]], now_us: int) -> tuple[WorkerState, ...]:
+    key = live.space.key
     pipe = live.client.pipeline(transaction=False)
-    pipe.smembers(key("queues")).hgetall(key("limits")).hgetall(key("repairs")).exists(key("status_full"))
-    pipe.zcard(key("permits", "global")).zcard(key("sessions_running")).zcard(key("sessions_queued"))
-    pipe.zcount(key("workers"), now_us, "+inf")
-    queues, limits, repairs, is_full, state.active, state.running, state.queued, state.workers = pipe.execute()
-    state.is_full = bool(is_full)
-    state.repairs = {cause.decode(): int(count) for cause, count in repairs.items()}
-    names = sorted(name.decode() for name in queues)
-    levels = _bounded(sorted((name.decode(), int(most)) for name, most in limits.items()))
+    for name, _ in leases:
+        pipe.smembers(key("worker_queues", name.decode())).scard(key("worker_runners", name.decode()))
+    replies: list[Any] = pipe.execute() if leases else []
+    found = []
+    for (name, until), queues, busy in zip(leases, replies[::2], replies[1::2], strict=True):
+        served = tuple(sorted(queue.decode() for queue in queues))
+        slots = live.client.hget(key("slots", served[0]), name) if served else 0
+        found.append(WorkerState(name.decode(), (until - now_us) / 1e6, served, int(slots or 0), busy))
+    return tuple(sorted(found, key=lambda worker: worker.name))
+
+
+def _queues(live: LiveReading, names: Sequence[str]) -> tuple[QueueLoad, ...]:
     pipe = live.client.pipeline(transaction=False)
     for name in names:
-        pipe.get(key("slots_total", name)).zcard(key("inflight", name)).zcard(key("waiting", name))
-        pipe.zrange(key("waiting", name), 0, MOST_WAITING - 1)
-    for level, _ in levels:
-        whole = level == "sessions"
-        blocked = key("sessions_queued") if whole else key("blocked", level)
-        pipe.zcard(key("sessions_running") if whole else key("permits", level)).zcard(blocked)
-        pipe.zrange(blocked, 0, MOST_WAITING - 1)
-    replies = iter(pipe.execute())
-    waits: list[tuple[str, str]] = []
-    for name in names:
-        slots, runners, waiting, sessions = (next(replies) for _ in range(4))
-        state.queues[name] = QueueState(max(0, int(slots or 0)), runners, waiting)
-        waits += [(name, session.decode()) for session in sessions]
-    for level, most in levels:
-        held, blocked, members = (next(replies) for _ in range(3))
-        limit = state.limits.setdefault(_place_of(level), LimitState())
-        limit.held, limit.most, limit.blocked = limit.held + held, limit.most + most, limit.blocked + blocked
-        if not level.startswith("sessions"):
-            waits += [(queue, session) for queue, _, session in (member.decode().rpartition("|") for member in members)]
-    _look_for_oldest(live, state, waits, now_us)
-    return state
+        QueueCounts.ask(pipe, live.space, name)
+    replies = iter(pipe.execute() if names else ())
+    return tuple(QueueLoad(name, QueueCounts.take(replies)) for name in names)
 
 
-def _bounded(levels: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Limits of concurrency keys, of which there may be any number, up to a bound; those of single sessions not."""
-    found, keys = [], 0
-    for level, most in levels:
-        is_key = level.startswith(("key:", "sessions:key:"))
-        keys += is_key
-        if not level.startswith("session:") and not (is_key and keys > MOST_KEYS):
-            found.append((level, most))
-    return found
-
-
-def _place_of(level: str) -> tuple[str, str]:
-    """`sessions:workflow:nightly` → (sessions_workflow, nightly); a key is nobody's business."""
-    prefix = "sessions_" if level.startswith("sessions:") else ""
-    kind, _, name = level.removeprefix("sessions:").partition(":")
-    return prefix + kind, name if kind == "workflow" else ""
-
-
-def _look_for_oldest(live: LiveReading, state: FleetState, waits: Iterable[tuple[str, str]], now_us: int) -> None:
-    pairs = sorted(set(waits))
-    pipe = live.client.pipeline(transaction=False)
-    for queue, session in pairs:
-        pipe.zrange(live.space.key("ready", session, queue), 0, 0, withscores=True)
-    replies: list[list[tuple[Any, float]]] = pipe.execute()
-    for (queue, _), oldest in zip(pairs, replies, strict=True):
-        if oldest:
-            seconds = max(0.0, (now_us - oldest[0][1]) / 1e6)
-            place = state.queues.setdefault(queue, QueueState())
-            place.oldest_wait_seconds = max(place.oldest_wait_seconds, seconds)
+def _sessions(live: LiveReading, opened: Sequence[tuple[bytes, float]], now_us: int) -> tuple[SessionLoad, ...]:
+    since = {name.decode(): opened_us for name, opened_us in opened}
+    return tuple(
+        SessionLoad(
+            name, brief.workflow, brief.status, brief.in_use, brief.limit, brief.ready, brief.deferred,
+            brief.open_branches, (now_us - since[name]) / 1e6,
+        )
+        for name, brief in read_briefs(live, list(since)).items()
+    )  # fmt: skip

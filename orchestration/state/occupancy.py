@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestration.state.limits import SESSIONS, LimitReport, read_limit
 from orchestration.state.live import LiveState
+from orchestration.state.queues import QueueCounts
 
 #: Most limits of keys, and of open sessions, that are looked at closely.
 MOST_SHOWN = 50
@@ -27,11 +28,8 @@ class QueueReport:
     name: str
     #: Slots by worker.
     workers: Mapping[str, int]
-    slots: int
-    #: Runners that are published or run.
-    in_flight: int
-    #: Sessions that wait for a slot, and the first of them, in their order.
-    waiting: int
+    counts: QueueCounts
+    #: The first of the sessions that wait for a slot, in their order.
     next: tuple[str, ...]
 
 
@@ -49,7 +47,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetReport:
+class Occupancy:
     """The whole fleet in some numbers."""
 
     #: Permits in use: branches that run, or are about to.
@@ -72,7 +70,7 @@ class RateReport:
     wait_us: int
 
 
-def read_fleet(live: LiveState) -> FleetReport:
+def read_occupancy(live: LiveState) -> Occupancy:
     """How the fleet is now."""
     key, client = live.space.key, live.client
     now_us = live.now_us()
@@ -88,7 +86,7 @@ def read_fleet(live: LiveState) -> FleetReport:
     for by_worker in of_queues[::2]:
         for worker, number in by_worker.items():
             slots[worker] = max(slots.get(worker, 0), int(number))
-    return FleetReport(permits, sum(slots.values()), workers, queued + sum(of_queues[1::2]), entries, max(0, lag_us))
+    return Occupancy(permits, sum(slots.values()), workers, queued + sum(of_queues[1::2]), entries, max(0, lag_us))
 
 
 def read_queues(live: LiveState, most_next: int = 5) -> list[QueueReport]:
@@ -97,16 +95,16 @@ def read_queues(live: LiveState, most_next: int = 5) -> list[QueueReport]:
     names = sorted(name.decode() for name in client.smembers(key("queues")))
     pipe = client.pipeline(transaction=False)
     for name in names:
-        pipe.hgetall(key("slots", name)).get(key("slots_total", name)).zcard(key("inflight", name))
-        pipe.zcard(key("waiting", name)).zrange(key("waiting", name), 0, most_next - 1)
-    replies = pipe.execute() if names else []
+        QueueCounts.ask(pipe, live.space, name)
+        pipe.hgetall(key("slots", name)).zrange(key("waiting", name), 0, most_next - 1)
+    replies = iter(pipe.execute() if names else ())
     found = []
-    for place, name in enumerate(names):
-        workers, slots, in_flight, waiting, first = replies[5 * place : 5 * place + 5]
+    for name in names:
+        counts, workers, first = QueueCounts.take(replies), next(replies), next(replies)
         by_worker = {worker.decode(): int(number) for worker, number in workers.items() if int(number) > 0}
         line = tuple(member.decode() for member in first)
-        if by_worker or in_flight or waiting:
-            found.append(QueueReport(name, by_worker, max(0, int(slots or 0)), in_flight, waiting, line))
+        if by_worker or counts.runners or counts.waiting:
+            found.append(QueueReport(name, by_worker, counts, line))
     return found
 
 

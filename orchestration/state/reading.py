@@ -216,10 +216,16 @@ class LiveReading:
         for name in names:
             pipe.hgetall(key("items", flow_session_id, name))
         for queue in queues:
-            pipe.zcard(key("ready", flow_session_id, queue))
-        replies = pipe.execute()
-        items = {name: items_of(reply) for name, reply in zip(names, replies, strict=False) if reply}
-        ready = sum(replies[len(names) :]) + sum(item.size - item.started for item in items.values())
+            ready_there = key("ready", flow_session_id, queue)
+            pipe.zcard(ready_there)
+            for name in names:
+                pipe.zscore(ready_there, f"i:{name}")
+        replies = iter(pipe.execute())
+        items = {name: items_of(reply) for name in names if (reply := next(replies))}
+        ready = sum(item.size - item.started for item in items.values())
+        for _ in queues:
+            # one entry stands for all items of an action
+            ready += next(replies) - sum(next(replies) is not None for _ in names)
         open_branches = int(fields[b"open"])
         status = fields[b"status"].decode()
         if status == "running" and not own and not ready and deferred:

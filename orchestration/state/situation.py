@@ -140,6 +140,8 @@ class OpenSession:
     #: The queue that one permit is kept for.
     turn: str
     is_chord: bool
+    #: Of a chord: its runners that have come and have nothing to do.
+    parked: int
     claims: tuple[ClaimedUnit, ...]
     ready: tuple[ReadyUnit, ...]
     deferred: tuple[DeferredUnit, ...]
@@ -220,7 +222,7 @@ def _open_session(
     workflow, own_key = fields[b"workflow"].decode(), fields.get(b"key", b"").decode()
     pipe = client.pipeline(transaction=False)
     pipe.hgetall(key("own", session)).hgetall(key("joins", session)).hgetall(key("deaths", session))
-    pipe.hgetall(key("runners", session))
+    pipe.hgetall(key("runners", session)).zcard(key("parked", session))
     pipe.zrange(key("deferred", session), 0, MOST - 1, withscores=True).zcard(key("deferred", session))
     pipe.zscore(key("sessions_open"), session)
     pipe.hmget(key("paused"), f"workflow:{workflow}", "*")
@@ -228,7 +230,7 @@ def _open_session(
         pipe.hgetall(key("items", session, name))
     for queue in queues:
         pipe.zrange(key("ready", session, queue), 0, MOST - 1, withscores=True)
-    own, joined, deaths, runners, deferred, deferred_total, opened, marks, *rest = pipe.execute()
+    own, joined, deaths, runners, parked, deferred, deferred_total, opened, marks, *rest = pipe.execute()
     if unit and deferred_total > MOST:
         deferred += list(client.zscan_iter(key("deferred", session), match=f"{unit}|*", count=1000))
     each, ready = rest[: len(names)], rest[len(names) :]
@@ -251,7 +253,7 @@ def _open_session(
         int(fields.get(b"began", 0)), paused_reasons(fields.get(b"paused")), pauses,
         stopped_of(fields[b"cancelled"]) if b"cancelled" in fields else None, _number(fields.get(b"ended")),
         int(fields.get(b"again", 0)), _number(fields.get(b"complete_at")), fields.get(b"turn", b"").decode(),
-        b"header" in fields,
+        b"header" in fields, parked,
         tuple(_claimed(name.decode(), value.decode(), lives, leases) for name, value in own.items()),
         tuple(_ready(queue, *one) for queue, units in zip(queues, ready, strict=True) for one in units),
         tuple(_deferred(*one) for one in deferred), deferred_total,

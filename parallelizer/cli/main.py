@@ -30,7 +30,19 @@ def run() -> None:
 
 def build_app() -> typer.Typer:
     """The Typer application with all its commands."""
-    from parallelizer.cli import control, dead_letters, events, explain, limits, logs, runs, stack, workflows  # noqa: PLC0415 - see the module docstring
+    from parallelizer.cli import (  # noqa: PLC0415 - see the module docstring
+        control,
+        dead_letters,
+        events,
+        explain,
+        limits,
+        logs,
+        runs,
+        stack,
+        timeline,
+        top,
+        workflows,
+    )  # fmt: skip
 
     app = typer.Typer(
         name="parallelizer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -47,6 +59,8 @@ def build_app() -> typer.Typer:
     stack.register(app)
     limits.register(app)
     explain.register(app)
+    timeline.register(app)
+    top.register(app)
     dead_letters.register(app)
     return app
 

@@ -60,6 +60,11 @@ def rfc3339(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z") if moment else None
 
 
+def rfc3339_of_us(us: int) -> str:
+    """µs since the epoch in the same way."""
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def error_in_words(error: object) -> str:
     """A recorded error (an object with `type` and `message`) as `Type: message`, without the type's module."""
     if not isinstance(error, dict):

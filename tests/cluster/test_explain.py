@@ -183,13 +183,15 @@ def test_it_waits_at_a_limit_of_its_workflow_or_key(stage: Stage, of_key: bool) 
     stage.wait_started(1)
     second = stage.begin({"only": stage.hold()}, name, payload, **limits)
     third = stage.begin({"only": stage.hold()}, name, payload, **limits)
-    cause = stage.cause(third, CauseCode.LIMIT, "only")
+    wait_until(lambda: stage.cause(second, CauseCode.LIMIT).details["waiting"] == 2, "both wait")
+    causes = {session: stage.cause(session, CauseCode.LIMIT, "only") for session in (second, third)}
+    assert {cause.details["position"] for cause in causes.values()} == {1, 2}
+    (cause,) = [cause for cause in causes.values() if cause.details["position"] == 2]
     assert cause.sentence.startswith(
         f"only waits for the limit {level}=1: 1 of 1 permits in use, by run {first} (1); 1 run before it"
     )
     assert cause.details["holders"] == {first: 1}
     assert (cause.details["value"], cause.details["in_use"], cause.details["behind"]) == (1, 1, 1)
-    assert stage.cause(second, CauseCode.LIMIT).details["position"] == 1
     assert cause.remedy == f"parallelizer limits set {level} N"
 
 

@@ -9,10 +9,10 @@ from orchestration.plan import decide
 from orchestration.reports.explain.facts import Facts
 from orchestration.reports.explain.model import MOST_TASKS, Cause, CauseCode, some, task_name
 from orchestration.reports.explain.waiting import error_in_words
-from orchestration.reports.shape import Shape
+from orchestration.reports.shape import ActionShape, Shape
 from orchestration.store import json_text
 from orchestration.store.tasks import TaskRow
-from orchestration.vocabulary import NO_ITEM, OUTCOME_OF_STATUS, JoinCounts, Outcome, RunStatus, TaskStatus
+from orchestration.vocabulary import NO_ITEM, OUTCOME_OF_STATUS, JoinCounts, Outcome, RunStatus, TaskStatus, TriggerRule
 
 _FAILURES = (TaskStatus.FAILED, TaskStatus.TIMED_OUT)
 #: `type` of a run's own error → what it is.
@@ -27,6 +27,7 @@ _RUN_REMEDIES = {
     CauseCode.MAX_WAIT: "raise max_wait_seconds, or the limit that it waited at",
     CauseCode.REJECTED: "raise the limit, or set when_full: queue",
 }
+_RULES = frozenset(rule.value for rule in TriggerRule)
 
 
 def why_run_failed(facts: Facts) -> list[Cause]:
@@ -201,13 +202,20 @@ def _skipped(facts: Facts, row: TaskRow) -> Cause:
     if shape is None:
         return Cause(CauseCode.CONDITION, f"{name} was skipped", "", (name,), 1)
     ended = {need: facts.tasks[need].status for need in shape.needs if need in facts.tasks}
-    if row.item == NO_ITEM and decide(shape.rule, _counts(facts, list(ended))) is not None:
+    if row.item == NO_ITEM and _is_by_rule(shape, _counts(facts, list(ended))):
         stand = ", ".join(f"{need} {status}" for need, status in list(ended.items())[:5])
         said = f"{name} was skipped by its trigger rule {shape.rule}: {stand}"
-        details = {"rule": shape.rule.value, "needs": {need: status.value for need, status in ended.items()}}
+        details = {"rule": shape.rule, "needs": {need: status.value for need, status in ended.items()}}
         return Cause(CauseCode.TRIGGER_RULE, said, "", (name,), 1, details)
     said = f"{name} was skipped: its condition was false: if: {shape.condition}"
     return Cause(CauseCode.CONDITION, said, "", (name,), 1, {"condition": shape.condition})
+
+
+def _is_by_rule(shape: ActionShape, counts: JoinCounts) -> bool:
+    """Whether its rule has made it skipped, rather than its condition."""
+    if shape.rule not in _RULES:
+        return not shape.condition
+    return decide(TriggerRule(shape.rule), counts) is not None
 
 
 def _counts(facts: Facts, needs: Sequence[str]) -> JoinCounts:

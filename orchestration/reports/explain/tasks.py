@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestration.reports.explain.claims import at_work, deaths, lost_workers
 from orchestration.reports.explain.facts import Facts
 from orchestration.reports.explain.failing import why_task_ended
@@ -98,13 +100,14 @@ def _waits_for_predecessors(facts: Facts, session: OpenSession, action: str) -> 
     assert facts.shape is not None
     needs = facts.shape.needs[action]
     left = [need for need in needs if not facts.has_ended(need)]
-    stand = {need: _standing(facts, session, need) for need in left}
-    shown = some([f"{need} ({how})" for need, how in stand.items()])
+    standing = _standing(facts, session)
+    stand = {need: standing.get(need, "waits for others") for need in left[:MOST_TASKS]}
+    shown = some([f"{need} ({how})" for need, how in stand.items()], len(left))
     of = f"{len(left)} of {counted(len(needs), 'action')} before it" if needs else "its turn"
     said = f"{action} waits for {of}: {shown}" if left else f"{action} is about to be ready: all before it have ended"
     details = {"left": left[:MOST_TASKS], "left_total": len(left), "needs": len(needs), "standing": stand}
     causes = [Cause(CauseCode.PREDECESSORS, said, "", (action,), 1, details)]
-    for first in _frontier(facts, session, left)[:MOST_TASKS]:
+    for first in _frontier(facts, standing, left)[:MOST_TASKS]:
         situation = facts.situation
         assert situation is not None
         for cause in _in_session(facts, situation, session, first, NO_ITEM)[1]:
@@ -113,14 +116,14 @@ def _waits_for_predecessors(facts: Facts, session: OpenSession, action: str) -> 
     return causes
 
 
-def _frontier(facts: Facts, session: OpenSession, names: list[str]) -> list[str]:
+def _frontier(facts: Facts, standing: Mapping[str, str], names: list[str]) -> list[str]:
     """Of what is before a task, that which waits for no other."""
     assert facts.shape is not None
     seen, stack, found = set(names), list(reversed(names)), list[str]()
     while stack:
         name = stack.pop()
         before = [need for need in facts.shape.needs[name] if not facts.has_ended(need)]
-        if not before or _standing(facts, session, name) != "waits for others":
+        if not before or name in standing:
             found.append(name)
             continue
         for need in before:
@@ -130,18 +133,19 @@ def _frontier(facts: Facts, session: OpenSession, names: list[str]) -> list[str]
     return found
 
 
-def _standing(facts: Facts, session: OpenSession, action: str) -> str:
-    """How a task that has not ended stands, in a word or two."""
-    if _claim_of(facts, session, action, NO_ITEM) is not None:
-        return "running"
-    if _deferred_of(facts, session, action, NO_ITEM) is not None:
-        return "waits for a time"
-    if _ready_of(facts, session, action, NO_ITEM) is not None:
-        return "ready"
-    items = session.items.get(action)
-    if items is not None:
-        return f"{items.settled:,} of {items.size:,} items have ended"
-    return "waits for others"
+def _standing(facts: Facts, session: OpenSession) -> dict[str, str]:
+    """How actions stand that have not ended and wait for no other, in a word or two."""
+    found = {name: f"{items.settled:,} of {items.size:,} items have ended" for name, items in session.items.items()}
+    for word, units in (
+        ("ready", [unit.unit for unit in session.ready]),
+        ("waits for a time", [unit.unit for unit in session.deferred]),
+        ("running", [claim.unit for claim in session.claims]),
+    ):
+        for unit in units:
+            action, item = facts.task_of(unit)
+            if item == NO_ITEM and action not in session.items:
+                found[action] = word
+    return found
 
 
 def _claim_of(facts: Facts, session: OpenSession, action: str, item: int) -> ClaimedUnit | None:

@@ -140,6 +140,9 @@ def why_ready_waits(facts: Facts, queue: QueueState, units: Sequence[ReadyUnit])
     if queue.coming:
         said = f"{who} for {counted(queue.coming, 'runner')} of it on the way to a worker of the queue {queue.name}"
         return Cause(CauseCode.RUNNER_COMING, said, "", tasks, total, {**details, "coming": queue.coming})
+    if session.is_chord and not session.parked:
+        said = f"{who} for a runner of the run's chord, none of which is free: each has its message under way"
+        return Cause(CauseCode.RUNNER_COMING, said, "", tasks, total, {**details, "coming": 0, "parked": 0})
     said = f"nothing keeps {some(tasks, total)}: {queue.name} has {queue.slots - in_flight} free of {queue.slots} slots"
     return Cause(CauseCode.NEXT, said, "", tasks, total, {**details, "slots": queue.slots, "in_flight": in_flight})
 

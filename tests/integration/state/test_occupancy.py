@@ -6,13 +6,14 @@ from orchestration.state.live import LiveState
 from orchestration.state.occupancy import (
     RateLimits,
     read_busiest_limits,
-    read_fleet,
     read_full_sessions,
     read_holders,
     read_line,
+    read_occupancy,
     read_queues,
     workflows_of,
 )
+from orchestration.state.queues import QueueCounts
 from tests.integration.state.test_operator_limits import LEASE_US, QUEUE, open_session
 
 
@@ -55,13 +56,13 @@ def test_queues_have_slots_by_worker_and_a_fleet_counts_each_worker_once(live: L
     open_session(live, "s1")
     queues = {queue.name: queue for queue in read_queues(live)}
     assert queues["gpu"].workers == {"w#1": 3, "w#2": 4}
-    assert (queues["gpu"].slots, queues["gpu"].in_flight, queues["gpu"].waiting) == (7, 0, 0)
-    assert queues[QUEUE].in_flight >= 1
-    fleet = read_fleet(live)
+    assert queues["gpu"].counts == QueueCounts(7, 0, 0)
+    assert queues[QUEUE].counts.runners >= 1
+    fleet = read_occupancy(live)
     assert (fleet.slots, fleet.workers) == (7, 2)
     assert fleet.entries >= 0
     live.stop_worker("w#1")
-    assert read_fleet(live).slots == 4
+    assert read_occupancy(live).slots == 4
 
 
 def test_rate_limits_in_use_are_found_with_the_time_until_a_call_may_begin(live: LiveState) -> None:
