@@ -39,6 +39,7 @@ from tasks.celery_app import app, usable_settings
 from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.rehydration import Rehydration
 from tasks.sender import Sender
+from tasks.tracing import channel_spans
 from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
 
@@ -57,6 +58,7 @@ SAY_SECONDS = 5.0
 TICK_SECONDS = 0.1
 PARTITION_SECONDS = 3600.0
 SPOOL_SECONDS = 5.0
+TRACE_SECONDS = 1.0
 #: While a service is away, that a duty can't be done is said so often.
 TELL_SECONDS = 10.0
 #: A duty comes again soon, and the end of the worker must be heard.
@@ -99,11 +101,13 @@ class UpkeepLoop:
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
+        self._spans = channel_spans(self._database)
         self._updater = Updater(
             self._stream,
             self._database,
             worker,
             batch_rows=settings.status_batch_rows,
+            make_spans=None if self._spans is None else self._spans.add,
         )
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)
         self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
@@ -135,6 +139,8 @@ class UpkeepLoop:
             Duty("reap sessions", REAP_SECONDS, reaper.reap_sessions),
             Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
         ]
+        if self._spans is not None:
+            self._slow_duties.append(Duty("tell of failures", TRACE_SECONDS, self._spans.tell_failures))
 
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
@@ -161,6 +167,8 @@ class UpkeepLoop:
             self._sender.end()
             drain.join()
             self._drain_rest()
+            if self._spans is not None:
+                self._spans.end()
             self._database.close()
 
     def open_slots(self) -> None:

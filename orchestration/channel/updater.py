@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestration.channel.parse import ParsedEntry, parse_entry
@@ -21,6 +21,7 @@ from orchestration.errors import ServiceUnreachable
 from orchestration.state.stream import StatusStream, StreamEntry
 from orchestration.store.pool import Database
 from orchestration.store.updates import write_rows
+from orchestration.telemetry.tracing import TracedRows
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Updater:
 
     Args: consumer_name: different for each updater, e.g. the worker's name and a nonce. batch_rows: about so many rows
         in one transaction. claim_idle_seconds: entries that another updater has held for so long are taken over.
+        make_spans: takes what belongs to traces, once it is written.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Updater:
         consumer_name: str,
         batch_rows: int = 5000,
         claim_idle_seconds: float = 30.0,
+        make_spans: Callable[[Sequence[TracedRows]], None] | None = None,
     ) -> None:
         self._stream = stream
         self._database = database
         self._consumer = consumer_name
         self._batch_rows = batch_rows
         self._claim_idle_seconds = claim_idle_seconds
+        self._make_spans = make_spans
         self._stopping = threading.Event()
         self._next_claim = 0.0
         #: Entries to read at once, by the size of the last ones.
@@ -150,6 +154,8 @@ class Updater:
             written = write_rows(
                 self._database, content.tasks, content.branches, content.sessions, content.dead_letters
             )
+            if self._make_spans is not None and content.traced:
+                self._make_spans(content.traced)
             self._stream.acknowledge(batch.ids)
             lost = [*content.dead_letters, *written.refused]
             for letter in lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import describe_error
 from orchestration.engine.results import encode_result
+from orchestration.engine.traced import tell_end
 from orchestration.errors import ActionError, ExpressionError, SessionClosed
 from orchestration.store import sessions
 from orchestration.vocabulary import RunStatus
@@ -58,6 +60,7 @@ def end_session(
     Raises: SessionClosed: they were.
     """
     output, error = None, None
+    settled_us = context.stores.live.clock.us(time.monotonic_ns())
     try:
         output = encode_result(_output(context), most_bytes=context.settings.max_stored_result_bytes)
     except (ExpressionError, ActionError) as wrong:
@@ -69,6 +72,8 @@ def end_session(
     won, written = sessions.finish_session(
         context.stores.database, context.flow_session_id, row.session_day, status, output, error, counts,
     )  # fmt: skip
+    if won:
+        tell_end(context, written, settled_us)
     return RunResult.of_row(written, recorded_before=not won)
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
+from opentelemetry.context import Context, attach, detach
+
 from orchestration.engine.cancellation import Cancellation, on_loop
 from orchestration.errors import ActionError, Cancelled
 from orchestration.registry import ActionSpec
@@ -87,6 +89,8 @@ class Call:
     cancellation: Cancellation = field(default_factory=Cancellation)
     #: Its time is over then in any case (`time.monotonic_ns`): its run has a deadline.
     latest_ns: int | None = None
+    #: Spans that the action makes are below the one of this context; None: there is none.
+    span: Context | None = None
     #: For how long other calls kept its event loop; known when it has ended. Its time did not go on meanwhile.
     kept_ns: int = 0
 
@@ -140,6 +144,16 @@ def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation
 
     Raises: GivenUp; see `TimeLimit.call`.
     """
+    if call.span is None:
+        return _invoke(call, limit, late)
+    token = attach(call.span)
+    try:
+        return _invoke(call, limit, late)
+    finally:
+        detach(token)
+
+
+def _invoke(call: Call, limit: TimeLimit, late: Late | None) -> Invocation:
     spec, inputs = call.spec, call.inputs
     started = time.monotonic_ns()
     try:
@@ -165,6 +179,16 @@ async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -
 
     Raises: GivenUp; see `TimeLimit.run`.
     """
+    if call.span is None:
+        return await _invoke_async(call, limit, late)
+    token = attach(call.span)
+    try:
+        return await _invoke_async(call, limit, late)
+    finally:
+        detach(token)
+
+
+async def _invoke_async(call: Call, limit: TimeLimit, late: Late | None) -> Invocation:
     started = time.monotonic_ns()
     try:
         value = await limit.run(call, _coroutine(call), late)

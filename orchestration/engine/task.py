@@ -160,7 +160,7 @@ class TaskProcessor:
         seconds = left if own is None or left < own else own
         asked = Call(
             spec, inputs, lambda: self._call_context(action, attempt + retry, item), seconds, action.name, item,
-            attempt, cancellation, over_ns,
+            attempt, cancellation, over_ns, span=context.span_factory.call_context(action.name, item, attempt + retry),
         )  # fmt: skip
         call = yield asked
         context.metrics_recorder.record_task(call.finished_ns - call.started_ns)

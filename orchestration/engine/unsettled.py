@@ -7,6 +7,7 @@ own. So the work grows with the actions of the definition, and with what had beg
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.finish import RunResult, ensure_open
 from orchestration.engine.results import counts_of
+from orchestration.engine.traced import tell_end, tell_unsettled
 from orchestration.plan import Branch
 from orchestration.state.records import ItemProgress, Stopped, Unsettled
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
@@ -46,8 +48,10 @@ def end_stopped(
     rows: list[Row] = []
     for branch in context.plan.branches.values():
         if _is_unsettled(branch, left):
-            ended = _cancel_items(branch, left.items.get(branch.name), rows)
-            for status, number in (ended or _cancel_steps(context, branch, rows)).items():
+            own: list[Row] = []
+            ended = _cancel_items(branch, left.items.get(branch.name), own) or _cancel_steps(context, branch, own)
+            tell_unsettled(context, rows, branch, own)
+            for status, number in ended.items():
                 total[status] = total.get(status, 0) + number
     for action, item, attempt, retry in live.begun_items(session, left.items):
         queue = context.plan.actions[action].queue
@@ -60,6 +64,8 @@ def end_stopped(
     won, written = sessions.finish_session(
         context.stores.database, session, row.session_day, status, None, error, total
     )
+    if won:
+        tell_end(context, written, live.clock.us(time.monotonic_ns()))
     return RunResult.of_row(written, recorded_before=not won)
 
 

@@ -23,6 +23,7 @@ from config.logs import configure_logging
 from config.settings import get_settings
 from tasks.broker import refusal
 from tasks.celery_app import app
+from tasks.tracing import prepare_worker
 from tasks.transport import deliveries
 from tasks.worker.handover import keep_handed_over
 from tasks.worker.holding import HeldSessions
@@ -76,6 +77,7 @@ class Upkeep(bootsteps.StartStopStep):
             worker.app.conf.broker_heartbeat = 0
         if is_green():
             importlib.import_module("tasks.worker.green_pool").adapt()
+        prepare_worker()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
 
     def start(self, worker: Any) -> None:

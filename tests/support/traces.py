@@ -1,0 +1,117 @@
+"""Judges the trace of a flow session by its structure, beside what PostgreSQL says of the session."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Any
+
+from tests.support.fleet import Fleet
+from tests.support.otlp import Receiver, Span
+from tests.support.records import Records
+from tests.support.waiting import wait_until
+
+LIFECYCLE, EXECUTION = "workflow_lifecycle", "workflow_execution"
+BRANCH, TASK = "process_task_and_branches", "task_processing"
+#: Whose parent is of which kind.
+PARENT = {EXECUTION: LIFECYCLE, BRANCH: EXECUTION, TASK: BRANCH}
+
+
+class Trace:
+    """The spans of one session, once all that is recorded of it has come."""
+
+    def __init__(self, fleet: Fleet, receiver: Receiver, session: str) -> None:
+        self._records = Records(fleet)
+        self._session = session
+        row = self._records.rows(
+            "SELECT traceparent, created_at, finished_at, status FROM flow_sessions WHERE flow_session_id = %s", session
+        )[0]
+        self.traceparent: str = row[0]
+        self.accepted_us, self.ended_us, self.status = _us(row[1]), _us(row[2]), row[3]
+        self.trace_id = self.traceparent.split("-")[1]
+        wait_until(lambda: self._is_whole(receiver), f"the whole trace of {session}: {self._missing(receiver)}")
+        self.spans = receiver.spans(self.trace_id)
+
+    def _recorded(self) -> set[tuple[str, str, int, int]]:
+        rows: set[tuple[str, str, int, int]] = {
+            (BRANCH, branch, -1, 0)
+            for (branch,) in self._records.rows(
+                "SELECT branch FROM branches WHERE flow_session_id = %s AND started_at IS NOT NULL", self._session
+            )
+        }
+        tasks = self._records.rows(
+            "SELECT action, item, attempt FROM tasks WHERE flow_session_id = %s AND started_at IS NOT NULL",
+            self._session,
+        )
+        return rows | {(TASK, *task) for task in tasks if task[1] < 100}
+
+    def _missing(self, receiver: Receiver) -> set[tuple[str, str, int, int]]:
+        found = {
+            (BRANCH, span["branch"], -1, 0)
+            if span.name == BRANCH
+            else (TASK, span["action"], -1 if span["item"] is None else span["item"], span["attempt"])
+            for span in receiver.spans(self.trace_id)
+        }
+        return self._recorded() - found
+
+    def _is_whole(self, receiver: Receiver) -> bool:
+        has_root = any(span.name == LIFECYCLE for span in receiver.spans(self.trace_id))
+        return has_root and not self._missing(receiver)
+
+    def named(self, name: str) -> list[Span]:
+        """Spans of a kind, in the order of their begin."""
+        return sorted((span for span in self.spans if span.name == name), key=lambda span: span.started_us)
+
+    def branch(self, name: str) -> Span:
+        """The span of a branch."""
+        (found,) = [span for span in self.named(BRANCH) if span["branch"] == name]
+        return found
+
+    def task(self, action: str, attempt: int = 1, item: int | None = None) -> Span:
+        """The span of an attempt."""
+        (found,) = [
+            span
+            for span in self.named(TASK)
+            if (span["action"], span["attempt"], span["item"]) == (action, attempt, item)
+        ]
+        return found
+
+    def check(self, caller: str = "") -> None:
+        """One trace, each parent and each end of a link in it, no child outside its parent, the times of the record."""
+        by_id = {span.span_id: span for span in self.spans}
+        roots = [span for span in self.spans if span.parent_id not in by_id]
+        assert [(span.name, span.parent_id) for span in roots] == [(LIFECYCLE, caller)], "one root, and no orphan"
+        for span in self.spans:
+            parent = by_id.get(span.parent_id)
+            if parent is not None:
+                assert span.name not in PARENT or parent.name == PARENT[span.name], f"{span} is below {parent}"
+                assert parent.started_us <= span.started_us, f"{span} begins before {parent}"
+                assert span.finished_us <= parent.finished_us, f"{span} ends after {parent}"
+            assert span.started_us <= span.finished_us
+            assert set(span.links) <= set(by_id), f"a link of {span} leads nowhere"
+        (root,), (execution,) = self.named(LIFECYCLE), self.named(EXECUTION)
+        assert (root.started_us, root.finished_us, root["status"]) == (self.accepted_us, self.ended_us, self.status)
+        assert execution.parent_id == root.span_id
+        branches = [span["branch"] for span in self.named(BRANCH)]
+        assert len(branches) == len(set(branches)), "one span for each branch"
+        self._check_rows()
+
+    def _check_rows(self) -> None:
+        """Each task's last attempt has the times of its row."""
+        rows = self._records.rows(
+            "SELECT action, item, attempt, started_at, finished_at, status, worker FROM tasks"
+            " WHERE flow_session_id = %s AND started_at IS NOT NULL AND finished_at IS NOT NULL",
+            self._session,
+        )
+        known: dict[tuple[Any, ...], list[Span]] = defaultdict(list)
+        for span in self.named(TASK):
+            known[span["action"], -1 if span["item"] is None else span["item"], span["attempt"]].append(span)
+        for action, item, attempt, started, finished, status, worker in rows:
+            if item < 100:
+                (span,) = known[action, item, attempt]
+                assert (span.started_us, span.finished_us) == (max(_us(started), self.accepted_us), _us(finished))
+                assert (span["status"], span["worker"]) == (status, worker)
+
+
+def _us(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
