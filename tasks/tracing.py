@@ -13,16 +13,28 @@ import sys
 import time
 from collections import deque
 from collections.abc import MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery import signals
 
+from orchestration.errors import SettingsError
 from orchestration.store.failures import failed_rows
 from orchestration.store.pool import Database
 from orchestration.telemetry.tracing import TracedRows
-from orchestration.telemetry.tracing_sdk import LateBatches, get_tracing, is_on, make_exporter, make_resource, preload
+from orchestration.telemetry.tracing_sdk import (
+    LateBatches,
+    Sent,
+    get_tracing,
+    is_on,
+    make_exporter,
+    make_resource,
+    preload,
+)
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+
     from orchestration.telemetry.tracing_spans import FailedSession
 
 _log = logging.getLogger(__name__)
@@ -73,13 +85,24 @@ class ChannelSpans:
         from orchestration.telemetry.tracing_spans import SpanMaker  # noqa: PLC0415 - it loads the SDK
 
         self._database = database
-        self._batches = LateBatches(make_exporter)
-        self._maker = SpanMaker(make_resource(), self._batches.on_end, self._remember)
+        self._sent = Sent(make_exporter())
+        self._made = 0
+        self._batches = LateBatches(lambda: cast("SpanExporter", self._sent))
+        self._maker = SpanMaker(make_resource(), self._emit, self._remember)
         self._failures: deque[tuple[float, FailedSession]] = deque(maxlen=10_000)
 
-    def add(self, updates: Sequence[TracedRows]) -> None:
-        """These are written: their spans will be sent."""
+    def add(self, updates: Sequence[TracedRows]) -> int:
+        """These are written: their spans will be sent. Returns a ticket for `is_sent`."""
         self._maker.add(updates)
+        return self._made
+
+    def is_sent(self, ticket: int) -> bool:
+        """Whether the spans of that ticket, and of all before, are sent, or given up by the exporter."""
+        return self._sent.number >= ticket
+
+    def send_now(self) -> None:
+        """Send what waits, if that is quick."""
+        self._batches.send_now()
 
     def tell_failures(self) -> None:
         """What failed of sessions that were not sampled has spans too, made of their record.
@@ -98,10 +121,18 @@ class ChannelSpans:
         """All is sent, if that is quick."""
         self._batches.end()
 
+    def _emit(self, span: ReadableSpan) -> None:
+        self._made += 1
+        self._batches.on_end(span)
+
     def _remember(self, failed: FailedSession) -> None:
         self._failures.append((time.monotonic() + RECORDED_SECONDS, failed))
 
 
 def channel_spans(database: Database) -> ChannelSpans | None:
-    """None: traces are off."""
-    return ChannelSpans(database) if is_on() else None
+    """None: traces are off, or what is asked for is not installed."""
+    try:
+        return ChannelSpans(database) if is_on() else None
+    except SettingsError as error:
+        _log.error("[WORKER] no traces: %s", error)
+        return None

@@ -107,7 +107,7 @@ class UpkeepLoop:
             self._database,
             worker,
             batch_rows=settings.status_batch_rows,
-            make_spans=None if self._spans is None else self._spans.add,
+            spans=self._spans,
         )
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)
         self._fallback = Fallback(self._database, spool, settings.status_batch_rows)

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,12 +29,12 @@ from orchestration.telemetry.tracing import SessionTrace, own_trace_id, parse_tr
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 _log = logging.getLogger(__name__)
 
-#: Longest wait of a span in the process, ms, unless OTEL_BSP_SCHEDULE_DELAY says otherwise: a lost host takes it along.
-DELAY_MS: Final = 1000
+#: Longest wait of a span in the process, ms, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.
+DELAY_MS: Final = 250
 #: Spans that may wait in the process, unless OTEL_BSP_MAX_QUEUE_SIZE says otherwise: of one batch of status updates
 #: and more. Beyond it, spans are dropped, which the SDK logs.
 MOST_WAITING: Final = 65_536
@@ -73,7 +73,8 @@ class Tracing:
         from opentelemetry.sdk.trace.sampling import Decision  # noqa: PLC0415
 
         caller = parse_traceparent(traceparent)
-        trace_id, span_id, parent = own_trace_id(flow_session_id), None, None
+        # without a caller, what this process is at is no parent
+        trace_id, span_id, parent = own_trace_id(flow_session_id), None, Context()
         if caller is not None:
             trace_id, span_id, is_sampled = caller
             parent = context_of(trace_id, span_id, is_sampled=is_sampled)
@@ -129,6 +130,12 @@ class LateBatches:
         if self._batches:
             self._batches.shutdown()
 
+    def send_now(self) -> None:
+        """As `force_flush`, but for END_MS at most."""
+        sending = threading.Thread(target=self.force_flush, name="send-traces", daemon=True)
+        sending.start()
+        sending.join(END_MS / 1000)
+
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """All is sent."""
         return not self._batches or bool(self._batches.force_flush(timeout_millis))
@@ -152,6 +159,29 @@ class LateBatches:
                 _log.error("[PARALLELIZER] no traces: %s", error)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Sent:
+    """An exporter that counts what it has done with, so that somebody can wait for it."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.number = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send them."""
+        try:
+            return self._exporter.export(spans)
+        finally:
+            self.number += len(spans)
+
+    def shutdown(self) -> None:
+        """Send no more."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Nothing waits here."""
+        return self._exporter.force_flush(timeout_millis)
 
 
 _tracing: Tracing | None = None

@@ -10,19 +10,26 @@ from typing import Any
 
 import pytest
 
-from parallelizer.services.supervision import LoggedProgram
 from tests.support.clients import Client, running_client
-from tests.support.crashes import kill_worker
 from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
 from tests.support.otlp import Receiver, Span, receiving
-from tests.support.records import Records
-from tests.support.traces import BRANCH, EXECUTION, LIFECYCLE, TASK, Trace
+from tests.support.traces import (
+    ACTION_MODULES,
+    BRANCH,
+    EXECUTION,
+    LIFECYCLE,
+    NOOP,
+    TASK,
+    Trace,
+    begin,
+    forked,
+    result_of,
+    run,
+)
 from tests.support.waiting import wait_until
-from tests.support.workflows import Definition, record
+from tests.support.workflows import record
 
-NOOP: Definition = {"uses": "core.noop"}
-ACTION_MODULES = "tests.support.journal,tests.support.traced_actions"
 #: Of a caller that has begun the trace.
 CALLER_TRACE, CALLER_SPAN = "5b8aa5a2d2c872e8321cf37308d69df2", "051581bf3cb55c13"
 
@@ -36,7 +43,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def two(module_fleet: Fleet, receiver: Receiver) -> Fleet:
     """Two workers of two processes that send their spans."""
-    module_fleet.start(2, ACTION_MODULES=ACTION_MODULES, **receiver.environment)
+    module_fleet.start(2, ACTION_MODULES=ACTION_MODULES, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     return module_fleet
 
 
@@ -44,39 +51,6 @@ def two(module_fleet: Fleet, receiver: Receiver) -> Fleet:
 def client(two: Fleet) -> Iterator[Client]:
     with running_client(two) as running:
         yield running
-
-
-def run(client: Client, workflow: Definition) -> dict[str, Any]:
-    result: dict[str, Any] = client.run("result = send(workflow).delay().get(timeout=60)", workflow=workflow)
-    return result
-
-
-def begin(client: Client, workflow: Definition, queue: str = "branches") -> str:
-    code = "result = send(workflow).apply_async(queue=queue).id"
-    session: str = client.run(code, workflow={**workflow, "queue": queue}, queue=queue)
-    return session
-
-
-def result_of(client: Client, session: str) -> dict[str, Any]:
-    result: dict[str, Any] = client.run("result = AsyncResult(session).get(timeout=60)", session=session)
-    return result
-
-
-def forked(journal: Path, **more: Definition) -> Definition:
-    """A branch, a fork of two branches and of a `for_each`, and their join."""
-    slow = record(journal, seconds=0.05)
-    return {
-        "name": "traced",
-        "actions": {
-            "start": NOOP,
-            "left": {**slow, "needs": ["start"]},
-            "left2": {**slow, "needs": ["left"]},
-            "right": {**slow, "needs": ["start"]},
-            "each": {**slow, "needs": ["start"], "for_each": {"range": 12}},
-            "join": {**NOOP, "needs": ["left2", "right", "each"]},
-            **more,
-        },
-    }
 
 
 def links_of(trace: Trace, span: Span) -> set[str]:
@@ -195,31 +169,6 @@ def test_spans_of_a_child_that_was_killed_are_there(
     assert trace.task("first").parent_id == lost.parent_id, "one branch, whoever ran it"
 
 
-def test_the_trace_is_whole_after_the_loss_of_a_worker(fleet: Fleet, receiver: Receiver, journal: Path) -> None:
-    """With all its processes, as with its host: the one that makes spans too."""
-    lost, _ = fleet.start(2, ACTION_MODULES=ACTION_MODULES, LEASE_SECONDS="2", **receiver.environment)
-    with running_client(fleet) as client:
-        workflow = forked(journal)
-        workflow["actions"]["each"]["for_each"] = {"range": 60}
-        session = begin(client, workflow)
-        wait_until(lambda: bool(pids_at_work(journal, lost)), "the worker has begun something")
-        kill_worker(lost, main_only=False)
-        assert result_of(client, session)["counts"] == {"succeeded": 65}
-    trace = Trace(fleet, receiver, session)
-    trace.check()
-    assert [span for span in trace.named(TASK) if span["status"] == "lost"], "what it was at"
-
-
-def pids_at_work(journal: Path, worker: LoggedProgram) -> set[int]:
-    import psutil  # noqa: PLC0415
-
-    assert worker.process is not None
-    children = {child.pid for child in psutil.Process(worker.process.pid).children(recursive=True)}
-    lines = read_journal(journal)
-    ended = {(task, attempt) for kind, task, attempt, *_ in lines if kind == "end"}
-    return {pid for kind, task, attempt, _, pid in lines if kind == "start" and (task, attempt) not in ended} & children
-
-
 def test_of_many_items_a_bounded_number_has_spans(client: Client, two: Fleet, receiver: Receiver) -> None:
     items = 5000
     actions = {"start": NOOP, "each": {**NOOP, "needs": ["start"], "for_each": {"range": items}}}
@@ -232,54 +181,3 @@ def test_of_many_items_a_bounded_number_has_spans(client: Client, two: Fleet, re
     chunks = [span for span in trace.named(TASK) if span["items.count"] is not None]
     assert chunks
     assert all(span["tasks.succeeded"] == span["items.count"] for span in chunks)
-
-
-def test_of_sessions_that_are_not_sampled_those_that_fail_have_spans(
-    fleet: Fleet, receiver: Receiver, journal: Path
-) -> None:
-    fleet.start(1, ACTION_MODULES=ACTION_MODULES, OTEL_TRACES_SAMPLER="parentbased_always_off", **receiver.environment)
-    bad = {**record(journal, outcome="fail"), "needs": ["start"]}
-    actions = {"start": NOOP, "bad": bad, "beside": {**NOOP, "needs": ["start"]}}
-    actions["each"] = {
-        **record(journal, outcome="${{ item == 3 ? 'fail' : 'success' }}"), "needs": ["start"], "for_each": {"range": 5}
-    }  # fmt: skip
-    with running_client(fleet) as client:
-        good = run(client, forked(journal))["flow_session_id"]
-        failed = run(client, {"name": "failing", "actions": actions})["flow_session_id"]
-    trace_ids = dict(Records(fleet).rows("SELECT flow_session_id, split_part(traceparent, '-', 2) FROM flow_sessions"))
-    expected = [
-        (LIFECYCLE, None), (EXECUTION, None), (BRANCH, "bad"), (BRANCH, "each"), (TASK, "bad"), (TASK, "each")
-    ]  # fmt: skip
-    wait_until(lambda: len(receiver.spans(trace_ids[failed])) == len(expected), "the spans of the failure")
-    spans = receiver.spans(trace_ids[failed])
-    assert sorted((span.name, span["branch"] or span["action"] or "") for span in spans) == sorted(
-        (name, what or "") for name, what in expected
-    )
-    ids = {span.span_id for span in spans}
-    assert [span.name for span in spans if span.parent_id not in ids] == [LIFECYCLE]
-    assert all(span.failed for span in spans)
-    assert not receiver.spans(trace_ids[good])
-
-
-@pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_traces_of_other_pools(fleet: Fleet, receiver: Receiver, journal: Path, pool: str) -> None:
-    fleet.start(1, pool=pool, ACTION_MODULES=ACTION_MODULES, **receiver.environment)
-    inner = {"uses": "test.span", "with": {"name": "inner"}, "needs": ["join"]}
-    with running_client(fleet) as client:
-        session = run(client, forked(journal, inner=inner))["flow_session_id"]
-    fleet.stop()  # what waits is sent at the end
-    trace = Trace(fleet, receiver, session)
-    trace.check()
-    (own,) = trace.named("inner")
-    assert own.parent_id == trace.task("inner").span_id
-
-
-def test_without_a_receiver_there_is_nothing_of_traces(fleet: Fleet) -> None:
-    fleet.start(1, ACTION_MODULES=ACTION_MODULES)
-    actions = {"start": NOOP, **{name: {"uses": "test.threads", "needs": ["start"]} for name in ("one", "two")}}
-    with running_client(fleet) as client:
-        result = run(client, {"name": "off", "actions": actions})
-    for found in result["output"].values():
-        assert not found["sdk"], "the SDK is not even loaded"
-        assert not [name for name in found["threads"] if "otel" in name.lower()]
-    assert Records(fleet).rows("SELECT traceparent FROM flow_sessions") == [(None,)]

@@ -61,9 +61,9 @@ class Receiver:
         site.page("/v1/traces")(self._receive)
 
     @property
-    def environment(self) -> dict[str, str]:
-        """What a process needs to send its spans here."""
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self._site.url("")}
+    def endpoint(self) -> str:
+        """For OTEL_EXPORTER_OTLP_ENDPOINT."""
+        return self._site.url("")
 
     @property
     def requests(self) -> int:

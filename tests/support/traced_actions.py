@@ -19,8 +19,8 @@ def span(name: str) -> str:
 
 @action("test.threads")
 def threads() -> dict[str, object]:
-    """Which threads this process has, and whether it has loaded the SDK."""
+    """Which threads this process has, and whether it has loaded the SDK for traces."""
     return {
         "threads": [thread.name for thread in threading.enumerate()],
-        "sdk": "opentelemetry.sdk" in sys.modules,
+        "sdk": "opentelemetry.sdk.trace" in sys.modules,
     }

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from tests.support.clients import Client
 from tests.support.fleet import Fleet
 from tests.support.otlp import Receiver, Span
 from tests.support.records import Records
 from tests.support.waiting import wait_until
+from tests.support.workflows import Definition, record
 
 LIFECYCLE, EXECUTION = "workflow_lifecycle", "workflow_execution"
 BRANCH, TASK = "process_task_and_branches", "task_processing"
+#: What the workers of tests of traces need.
+ACTION_MODULES = "tests.support.journal,tests.support.traced_actions"
+NOOP: Definition = {"uses": "core.noop"}
 #: Whose parent is of which kind.
 PARENT = {EXECUTION: LIFECYCLE, BRANCH: EXECUTION, TASK: BRANCH}
 
@@ -20,7 +26,7 @@ PARENT = {EXECUTION: LIFECYCLE, BRANCH: EXECUTION, TASK: BRANCH}
 class Trace:
     """The spans of one session, once all that is recorded of it has come."""
 
-    def __init__(self, fleet: Fleet, receiver: Receiver, session: str) -> None:
+    def __init__(self, fleet: Fleet, receiver: Receiver, session: str, seconds: float = 30.0) -> None:
         self._records = Records(fleet)
         self._session = session
         row = self._records.rows(
@@ -29,7 +35,10 @@ class Trace:
         self.traceparent: str = row[0]
         self.accepted_us, self.ended_us, self.status = _us(row[1]), _us(row[2]), row[3]
         self.trace_id = self.traceparent.split("-")[1]
-        wait_until(lambda: self._is_whole(receiver), f"the whole trace of {session}: {self._missing(receiver)}")
+        try:
+            wait_until(lambda: self._is_whole(receiver), f"the whole trace of {session}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._missing(receiver)}") from error
         self.spans = receiver.spans(self.trace_id)
 
     def _recorded(self) -> set[tuple[str, str, int, int]]:
@@ -83,8 +92,8 @@ class Trace:
         assert [(span.name, span.parent_id) for span in roots] == [(LIFECYCLE, caller)], "one root, and no orphan"
         for span in self.spans:
             parent = by_id.get(span.parent_id)
-            if parent is not None:
-                assert span.name not in PARENT or parent.name == PARENT[span.name], f"{span} is below {parent}"
+            if parent is not None and span.name in PARENT:  # an action's own spans have the time of its host
+                assert parent.name == PARENT[span.name], f"{span} is below {parent}"
                 assert parent.started_us <= span.started_us, f"{span} begins before {parent}"
                 assert span.finished_us <= parent.finished_us, f"{span} ends after {parent}"
             assert span.started_us <= span.finished_us
@@ -115,3 +124,39 @@ class Trace:
 
 def _us(moment: datetime) -> int:
     return round(moment.timestamp() * 1_000_000)
+
+
+def run(client: Client, workflow: Definition) -> dict[str, Any]:
+    """Run a workflow; returns its result."""
+    result: dict[str, Any] = client.run("result = send(workflow).delay().get(timeout=60)", workflow=workflow)
+    return result
+
+
+def begin(client: Client, workflow: Definition, queue: str = "branches") -> str:
+    """Begin a run; returns its flow session."""
+    code = "result = send(workflow).apply_async(queue=queue).id"
+    session: str = client.run(code, workflow={**workflow, "queue": queue}, queue=queue)
+    return session
+
+
+def result_of(client: Client, session: str) -> dict[str, Any]:
+    """The result of a run that was begun."""
+    result: dict[str, Any] = client.run("result = AsyncResult(session).get(timeout=60)", session=session)
+    return result
+
+
+def forked(journal: Path, **more: Definition) -> Definition:
+    """A branch, a fork of two branches and of a `for_each`, and their join."""
+    slow = record(journal, seconds=0.05)
+    return {
+        "name": "traced",
+        "actions": {
+            "start": NOOP,
+            "left": {**slow, "needs": ["start"]},
+            "left2": {**slow, "needs": ["left"]},
+            "right": {**slow, "needs": ["start"]},
+            "each": {**slow, "needs": ["start"], "for_each": {"range": 12}},
+            "join": {**NOOP, "needs": ["left2", "right", "each"]},
+            **more,
+        },
+    }
