@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -370,11 +371,19 @@ class EnhancedParallelProcessor:
                 row = self._row(flow_session_id)
                 if not row.status.is_final:
                     raise
+        elif row.traceparent is not None and self.stores.live.is_open(flow_session_id):
+            self._tell_end_of_open(row)
         holder = self._life()
         publications, is_holder = self.stores.live.close_session(flow_session_id, holder, DELIVERY_US)
         self.links.publish_runners(publications)
         self._contexts.pop(flow_session_id, None)
         return replace(result or RunResult.of_row(row, recorded_before=True), delivered_by_another=not is_holder)
+
+    def _tell_end_of_open(self, row: sessions.SessionRow) -> None:
+        """Whoever has committed the end may have died before it told the trace, as before it closed the session."""
+        with suppress(SessionClosed):
+            context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
+            tell_end(context, row, self.stores.live.now_us())
 
     def _row(self, flow_session_id: str) -> sessions.SessionRow:
         row = sessions.load_session(self.stores.database, flow_session_id)

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 
-from orchestration.vocabulary import NO_ITEM
-
 #: What a row begins with that is a note.
 NOTE: Final = "x"
 #: So many steps of a branch, and items of a `for_each`, have a span each in any case; of further ones those that took
@@ -66,12 +64,12 @@ class SessionTrace:
         return self._id(f"branch/{branch}")
 
     def task_id(self, action: str, item: int, attempt: int) -> int:
-        """Of `task_processing`: one for each attempt of a task, counted as people see it."""
-        return self._id(f"task/{action}/{attempt}" if item == NO_ITEM else f"task/{action}/{item}/{attempt}")
+        """Of `task_processing`: one for each attempt of a task, counted as people see it; `item` may be NO_ITEM."""
+        return self._id(f"task/{item}/{attempt}/{action}")
 
     def chunk_id(self, action: str, start: int, attempt: int) -> int:
         """Of the `task_processing` that stands for several items."""
-        return self._id(f"chunk/{action}/{start}/{attempt}")
+        return self._id(f"chunk/{start}/{attempt}/{action}")
 
     def _id(self, name: str) -> int:
         digest = blake2b(f"{self.flow_session_id}/{name}".encode(), digest_size=8).digest()

@@ -70,7 +70,7 @@ def failed_updates(
     for *row, worker in tasks:
         action, item, attempt = row[1], row[2], row[4]
         if action not in wholes or item != NO_ITEM:
-            chunk = {} if item == NO_ITEM else {"c": [item, 1, 0, attempt, {}]}
+            chunk = {} if item == NO_ITEM else {"c": [item, 1, 0, attempt, {row[3]: 1}]}
             updates.append(update(worker, [row], b=failed.branches.get(action, action), **chunk))
     for *row, worker in branches:
         whole = wholes.get(row[1])
@@ -266,7 +266,7 @@ class _Part:
             for row in beyond:
                 if row[3] in _FAILED_ATTEMPT and self._may_show_failed():
                     self.task(row, row[2])
-        if counts and chunk_has_span(start, count, size):
+        if size and counts and chunk_has_span(start, count, size):
             self._chunk(rows, start, count, attempt, counts)
 
     def _may_show_failed(self) -> bool:

@@ -17,6 +17,7 @@ from config.settings import Settings
 from orchestration import errors
 from orchestration.registry import find_action, load_actions, registered_actions
 from orchestration.state.keys import KEYS, Key
+from orchestration.telemetry import tracing_catalogue
 from parallelizer.cli.main import build_app
 
 LUA = files("orchestration.state.lua")
@@ -39,6 +40,10 @@ Every change of the live state is one of these Lua scripts (`orchestration/state
 time, and whole. What follows is the head of each file: what is true afterwards, its arguments by name (`ARGV`; a
 name with `*` takes all that follow), the shared functions it includes, its reply, and what it adds to the status
 stream."""
+
+ABOUT_TRACES = """\
+What the processor tells of a flow session to OpenTelemetry. [Observability](../observability.md#traces) has how to turn
+it on, and how the spans belong together. Times are those of the record in PostgreSQL."""
 
 ABOUT_ERRORS = """\
 What the processor raises on purpose (`orchestration.errors`). A class that stands below another one is a subclass
@@ -103,6 +108,27 @@ def error_tree() -> str:
     return "\n\n".join(["# Errors", WRITTEN_BY, ABOUT_ERRORS, "\n".join(_kinds_of(errors.ProcessorError, 0))]) + "\n"
 
 
+def traces() -> str:
+    """Every span, attribute and event."""
+    spans = [
+        "| span | one for each | below | begins when | ends when | links |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    spans += [
+        f"| `{span.name}` | {span.one_for} | {span.parent} | {span.begins} | {span.ends} | {span.links} |"
+        for span in tracing_catalogue.SPANS
+    ]
+    rows = ["| attribute | of | meaning |", "| --- | --- | --- |"]
+    for name, meaning in tracing_catalogue.ATTRIBUTES.items():
+        of = ", ".join(f"`{span.name}`" for span in tracing_catalogue.SPANS if name in span.attributes)
+        shown = f"{name}<status>" if name.endswith(".") else name
+        rows.append(f"| `{shown}` | {of} | {meaning} |")
+    events = ["| event | meaning |", "| --- | --- |"]
+    events += [f"| `{name}` | {meaning} |" for name, meaning in tracing_catalogue.EVENTS.items()]
+    tables = ["## Spans", "\n".join(spans), "## Attributes", "\n".join(rows), "## Events", "\n".join(events)]
+    return "\n\n".join(["# Spans and their attributes", WRITTEN_BY, ABOUT_TRACES, *tables]) + "\n"
+
+
 def key_name(key: Key) -> str:
     """A key's name with a word for each of its parameters: `session:<session>:ready:<queue>`."""
     first, *others = key.template.split("%s")
@@ -135,6 +161,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/keys.md": keys,
     "reference/scripts.md": scripts,
     "reference/errors.md": error_tree,
+    "reference/traces.md": traces,
 }
 
 
