@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import describe_error
 from orchestration.engine.results import encode_result
-from orchestration.engine.traced import tell_end
+from orchestration.engine.traced import tell_end, time_of_end
 from orchestration.errors import ActionError, ExpressionError, SessionClosed
 from orchestration.store import sessions
 from orchestration.vocabulary import RunStatus
@@ -60,7 +59,7 @@ def end_session(
     Raises: SessionClosed: they were.
     """
     output, error = None, None
-    settled_us = context.stores.live.clock.us(time.monotonic_ns())
+    settled_us = time_of_end(context)
     try:
         output = encode_result(_output(context), most_bytes=context.settings.max_stored_result_bytes)
     except (ExpressionError, ActionError) as wrong:

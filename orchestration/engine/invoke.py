@@ -14,7 +14,8 @@ import inspect
 import logging
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
@@ -144,16 +145,9 @@ def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation
 
     Raises: GivenUp; see `TimeLimit.call`.
     """
-    if call.span is None:
-        return _invoke(call, limit, late)
-    token = attach(call.span)
-    try:
-        return _invoke(call, limit, late)
-    finally:
-        detach(token)
-
-
-def _invoke(call: Call, limit: TimeLimit, late: Late | None) -> Invocation:
+    if call.span is not None:
+        with _inside(call):
+            return invoke(call, limit, late)
     spec, inputs = call.spec, call.inputs
     started = time.monotonic_ns()
     try:
@@ -179,16 +173,9 @@ async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -
 
     Raises: GivenUp; see `TimeLimit.run`.
     """
-    if call.span is None:
-        return await _invoke_async(call, limit, late)
-    token = attach(call.span)
-    try:
-        return await _invoke_async(call, limit, late)
-    finally:
-        detach(token)
-
-
-async def _invoke_async(call: Call, limit: TimeLimit, late: Late | None) -> Invocation:
+    if call.span is not None:
+        with _inside(call):
+            return await invoke_async(call, limit, late)
     started = time.monotonic_ns()
     try:
         value = await limit.run(call, _coroutine(call), late)
@@ -200,6 +187,17 @@ async def _invoke_async(call: Call, limit: TimeLimit, late: Late | None) -> Invo
     except BaseException as error:  # noqa: BLE001 - sorted below
         return _ended_by(error, started, limit, call.cancellation)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
+
+
+@contextmanager
+def _inside(call: Call) -> Iterator[None]:
+    """What is called in the block is inside the call's span."""
+    assert call.span is not None
+    token, call.span = attach(call.span), None
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def left_behind(call: Call, began_ns: int, limit: TimeLimit) -> Invocation:

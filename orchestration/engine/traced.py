@@ -1,6 +1,6 @@
 """What a process tells of a flow session's trace: notes beside its rows, and the span that an action runs in.
 
-Off is a context without a trace: then nothing here is called but `SpanFactory.call_context`, which says so at once.
+Off is a context without a trace: then a claim asks once, and nothing here costs an item or a step anything.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ _FAILED: Final = ("failed", "timed_out", "pending")
 class SpanFactory:
     """The spans of one flow session, as far as this process has to do with them."""
 
-    __slots__ = ("_began", "_contexts", "_is_told", "_plan", "trace")
+    __slots__ = ("_began", "_contexts", "_plan", "is_told", "trace")
 
     def __init__(self, plan: Plan, trace: SessionTrace | None = None) -> None:
         self.trace = trace
         self._plan = plan
-        self._is_told = trace is not None and trace.is_sampled
+        #: Whether spans are made of what runs.
+        self.is_told = trace is not None and trace.is_sampled
         self._contexts: dict[int, Context] = {}
         #: When each `for_each` that was expanded here began.
         self._began: dict[str, int] = {}
@@ -47,7 +48,7 @@ class SpanFactory:
 
         Of steps and items beyond the first they are below the branch's, since theirs may have no span.
         """
-        if not self._is_told:
+        if not self.is_told:
             return None
         assert self.trace is not None
         branch, place = self._plan.places[action]
@@ -69,7 +70,7 @@ class SpanFactory:
 
     def of_claim(self, context: ProcessingContext, claim: Claim) -> ClaimTrace | None:
         """What is told of a claim; None: nothing."""
-        return ClaimTrace(context, claim, self.trace, self._began) if self._is_told and self.trace else None
+        return ClaimTrace(context, claim, self.trace, self._began) if self.is_told and self.trace else None
 
     def _kept_context(self, span_id: int) -> Context:
         assert self.trace is not None
@@ -214,6 +215,15 @@ def tell_unsettled(context: ProcessingContext, rows: list[Row], branch: Branch, 
             told = {"n": len(own), "b": branch.name, "a": began_us, "p": _before(context.plan, branch), "f": 1}
             rows.append([NOTE, trace.traceparent, trace.accepted_us, told])
     rows += own
+
+
+def time_of_end(context: ProcessingContext) -> int:
+    """When the completion of a session begins, for `tell_end`; 0 where it is not traced."""
+    if context.span_factory.trace is None:
+        return 0
+    live = context.stores.live
+    live.keep_clock()
+    return live.clock.us(time.monotonic_ns())
 
 
 def tell_end(context: ProcessingContext, row: SessionRow, settled_us: int) -> None:

@@ -7,7 +7,6 @@ own. So the work grows with the actions of the definition, and with what had beg
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import orjson
@@ -15,7 +14,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.finish import RunResult, ensure_open
 from orchestration.engine.results import counts_of
-from orchestration.engine.traced import tell_end, tell_unsettled
+from orchestration.engine.traced import tell_end, tell_unsettled, time_of_end
 from orchestration.plan import Branch
 from orchestration.state.records import ItemProgress, Stopped, Unsettled
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
@@ -61,11 +60,12 @@ def end_stopped(
     for start in range(0, len(rows), ROWS):
         live.record_rows(session, context.day, context.worker, encode_rows(rows[start : start + ROWS]))
     status, error = _end_of(context, stopped)
+    settled_us = time_of_end(context)
     won, written = sessions.finish_session(
         context.stores.database, session, row.session_day, status, None, error, total
     )
     if won:
-        tell_end(context, written, live.clock.us(time.monotonic_ns()))
+        tell_end(context, written, settled_us)
     return RunResult.of_row(written, recorded_before=not won)
 
 

@@ -169,6 +169,30 @@ def test_spans_of_a_child_that_was_killed_are_there(
     assert trace.task("first").parent_id == lost.parent_id, "one branch, whoever ran it"
 
 
+def test_what_had_begun_of_a_cancelled_session_is_told(
+    client: Client, two: Fleet, receiver: Receiver, journal: Path
+) -> None:
+    retry = {"max_attempts": 3, "delay_seconds": 60}
+    flaky = {"uses": "test.fail_first", "with": {"journal": str(journal), "times": 5}, "retry": retry}
+    actions = {
+        "start": NOOP,
+        "flaky": {**flaky, "needs": ["start"]},
+        "never": {**NOOP, "needs": ["flaky"]},
+        "each": {**record(journal, seconds=0.05), "needs": ["start"], "for_each": {"range": 500}, "max_concurrent": 2},
+    }
+    session = begin(client, {"name": "cancelled", "actions": actions})
+    tasks = {"flaky", "each:3"}
+    wait_until(lambda: tasks <= {line[1] for line in read_journal(journal)}, "both branches have begun")
+    client.run("from tasks import cancel_session; cancel_session(session)", session=session)
+    assert result_of(client, session)["status"] == "cancelled"
+    trace = Trace(two, receiver, session)
+    trace.check()
+    assert {span["branch"]: span["status"] for span in trace.named(BRANCH)} == {
+        "start": "succeeded", "flaky": "cancelled", "each": "cancelled"
+    }  # fmt: skip
+    assert trace.task("flaky")["status"] == "retrying"
+
+
 def test_of_many_items_a_bounded_number_has_spans(client: Client, two: Fleet, receiver: Receiver) -> None:
     items = 5000
     actions = {"start": NOOP, "each": {**NOOP, "needs": ["start"], "for_each": {"range": items}}}

@@ -89,14 +89,14 @@ class Trace:
         """One trace, each parent and each end of a link in it, no child outside its parent, the times of the record."""
         by_id = {span.span_id: span for span in self.spans}
         roots = [span for span in self.spans if span.parent_id not in by_id]
-        assert [(span.name, span.parent_id) for span in roots] == [(LIFECYCLE, caller)], "one root, and no orphan"
+        assert [(span.name, span.parent_id) for span in roots] == [(LIFECYCLE, caller)], f"{roots}"
         for span in self.spans:
             parent = by_id.get(span.parent_id)
             if parent is not None and span.name in PARENT:  # an action's own spans have the time of its host
                 assert parent.name == PARENT[span.name], f"{span} is below {parent}"
                 assert parent.started_us <= span.started_us, f"{span} begins before {parent}"
                 assert span.finished_us <= parent.finished_us, f"{span} ends after {parent}"
-            assert span.started_us <= span.finished_us
+            assert span.started_us <= span.finished_us, f"{span}"
             assert set(span.links) <= set(by_id), f"a link of {span} leads nowhere"
         (root,), (execution,) = self.named(LIFECYCLE), self.named(EXECUTION)
         assert (root.started_us, root.finished_us, root["status"]) == (self.accepted_us, self.ended_us, self.status)
@@ -118,8 +118,10 @@ class Trace:
         for action, item, attempt, started, finished, status, worker in rows:
             if item < 100:
                 (span,) = known[action, item, attempt]
-                assert (span.started_us, span.finished_us) == (max(_us(started), self.accepted_us), _us(finished))
-                assert (span["status"], span["worker"]) == (status, worker)
+                # nothing is told as older than its session; clocks of processes differ by some tenths of a millisecond
+                times_us = max(_us(started), self.accepted_us), max(_us(finished), self.accepted_us)
+                assert (span.started_us, span.finished_us) == times_us, f"{span} is recorded as {times_us}"
+                assert (span["status"], span["worker"]) == (status, worker), f"{span} is recorded as {status}, {worker}"
 
 
 def _us(moment: datetime) -> int:
