@@ -24,7 +24,7 @@ from orchestration.telemetry.tracing import TracedRows
 from orchestration.telemetry.tracing_sdk import (
     LateBatches,
     Sent,
-    get_tracing,
+    end_tracing,
     is_on,
     make_exporter,
     make_resource,
@@ -72,10 +72,7 @@ def prepare_worker() -> None:
 @signals.worker_shutdown.connect(weak=False)
 def _end(**_: Any) -> None:
     """Send the spans that actions have made."""
-    if is_on():
-        tracing = get_tracing()
-        if tracing is not None:
-            tracing.end()
+    end_tracing()
 
 
 class ChannelSpans:

@@ -200,6 +200,12 @@ def get_tracing() -> Tracing | None:
     return _tracing
 
 
+def end_tracing() -> None:
+    """The process ends: what waits in it is sent, if that is quick."""
+    if _tracing is not None and _owner == os.getpid():
+        _tracing.end()
+
+
 def make_resource() -> Resource:
     """Who makes the spans: `OTEL_RESOURCE_ATTRIBUTES`, and `OTEL_SERVICE_NAME` or `parallelizer`."""
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415

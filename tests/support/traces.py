@@ -38,11 +38,13 @@ class Trace:
         try:
             wait_until(lambda: self._is_whole(receiver), f"the whole trace of {session}", seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self._missing(receiver)}") from error
+            missing, orphans = self._missing(receiver), self._orphans(receiver)
+            raise AssertionError(f"{error}: {missing} have not come; {orphans} have no parent") from error
         self.spans = receiver.spans(self.trace_id)
 
     def _recorded(self) -> set[tuple[str, str, int, int]]:
-        rows: set[tuple[str, str, int, int]] = {
+        rows: set[tuple[str, str, int, int]] = {(LIFECYCLE, "", -1, 0)}
+        rows |= {
             (BRANCH, branch, -1, 0)
             for (branch,) in self._records.rows(
                 "SELECT branch FROM branches WHERE flow_session_id = %s AND started_at IS NOT NULL", self._session
@@ -56,16 +58,21 @@ class Trace:
 
     def _missing(self, receiver: Receiver) -> set[tuple[str, str, int, int]]:
         found = {
-            (BRANCH, span["branch"], -1, 0)
-            if span.name == BRANCH
-            else (TASK, span["action"], -1 if span["item"] is None else span["item"], span["attempt"])
+            (TASK, span["action"], -1 if span["item"] is None else span["item"], span["attempt"])
+            if span.name == TASK
+            else (span.name, span["branch"] or "", -1, 0)
             for span in receiver.spans(self.trace_id)
         }
         return self._recorded() - found
 
     def _is_whole(self, receiver: Receiver) -> bool:
-        has_root = any(span.name == LIFECYCLE for span in receiver.spans(self.trace_id))
-        return has_root and not self._missing(receiver)
+        return not self._missing(receiver) and not self._orphans(receiver)
+
+    def _orphans(self, receiver: Receiver) -> list[Span]:
+        """Spans whose parent has not come, from whichever worker: of two, either may be the first to send."""
+        spans = receiver.spans(self.trace_id)
+        ids = {span.span_id for span in spans}
+        return [span for span in spans if span.parent_id not in ids and span.name != LIFECYCLE]
 
     def named(self, name: str) -> list[Span]:
         """Spans of a kind, in the order of their begin."""
