@@ -43,7 +43,7 @@ def test_the_trace_is_whole_after_the_loss_of_a_worker(
 ) -> None:
     """With all its processes, as with its host; also with the one that makes spans."""
     lost, _ = fleet.start(
-        2, ACTION_MODULES=ACTION_MODULES, LEASE_SECONDS="5", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint
+        2, ACTION_MODULES=ACTION_MODULES, LEASE_SECONDS="3", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint
     )
     hold = {"uses": "test.hold", "with": {"journal": str(journal), "folder": str(tmp_path)}, "needs": ["left2"]}
     with running_client(fleet) as client:
@@ -53,10 +53,6 @@ def test_the_trace_is_whole_after_the_loss_of_a_worker(
         assert len(theirs) == 2
         for task in set(running(journal)) - set(theirs):
             (tmp_path / f"{task}.1").touch()
-        done = {"start", "left", "right", "each", "join"}  # what was not sent is told again by another after 30 s
-        wait_until(
-            lambda: done == {s["branch"] for s in receiver.spans() if s.name == BRANCH}, "what has ended is told"
-        )
         kill_worker(lost)
         for task in theirs:
             (tmp_path / f"{task}.2").touch()
