@@ -44,6 +44,7 @@ from tasks.reaper import REAP_SECONDS, Reaper
 from tasks.rehydration import Rehydration
 from tasks.sampler import Sampler
 from tasks.sender import Sender
+from tasks.tracing import channel_spans
 from tasks.transport import MessageLeases, is_redis
 from tasks.worker.upkeep_process import CLOSE, OPEN
 
@@ -62,6 +63,7 @@ SAY_SECONDS = 5.0
 TICK_SECONDS = 0.1
 PARTITION_SECONDS = 3600.0
 SPOOL_SECONDS = 5.0
+TRACE_SECONDS = 1.0
 #: While a service is away, that a duty can't be done is said so often.
 TELL_SECONDS = 10.0
 #: A duty comes again soon, and the end of the worker must be heard.
@@ -104,11 +106,13 @@ class UpkeepLoop:
             application_name="parallelizer-upkeep",
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
+        self._spans = channel_spans(self._database)
         self._updater = Updater(
             self._stream,
             self._database,
             worker,
             batch_rows=settings.status_batch_rows,
+            spans=self._spans,
         )
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)
         self._fallback = Fallback(self._database, spool, settings.status_batch_rows)
@@ -141,6 +145,8 @@ class UpkeepLoop:
             Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
             Duty("sample the fleet", SAMPLE_SECONDS, Sampler(self._live, self._database).sample),
         ]
+        if self._spans is not None:
+            self._slow_duties.append(Duty("tell of failures", TRACE_SECONDS, self._spans.tell_failures))
 
     def run(self, stopped: Callable[[float], bool]) -> None:
         """Do the duties until `stopped(seconds)`, which waits at most so long, says so; then drain the channel."""
@@ -169,6 +175,8 @@ class UpkeepLoop:
             drain.join()
             self._drain_rest()
             end_metrics()
+            if self._spans is not None:
+                self._spans.end()
             self._database.close()
 
     def open_slots(self) -> None:

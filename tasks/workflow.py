@@ -61,8 +61,9 @@ def run_workflow(
     call = call_of(self.request, queue, raise_on_failure=raise_on_failure)
     has_copy = partial(has_copy_at_work, self.name, self.request.id)
     request = RunRequest(
-        session, workflow, payload, queue, priority, self.request.id, call, elsewhere, run_id, has_copy
-    )
+        session, workflow, payload, queue, priority, self.request.id, call, elsewhere, run_id, has_copy,
+        self.request.get("traceparent"),
+    )  # fmt: skip
     with only_delivery(self, processor):
         try:
             outcome = processor.process_workflow_parallel(request)

@@ -20,6 +20,7 @@ import orjson
 from orchestration.errors import MessageProcessingError
 from orchestration.store.dead_letters import DeadLetter
 from orchestration.store.updates import BranchUpdate, SessionUpdate, TaskUpdate
+from orchestration.telemetry.tracing import NOTE, TracedRows
 from orchestration.vocabulary import FINAL_RUN_STATUSES, NO_ITEM, RunStatus, TaskStatus
 
 Fields = Iterable[tuple[bytes, bytes]]
@@ -41,6 +42,8 @@ class ParsedEntry:
     branches: list[BranchUpdate] = field(default_factory=list)
     sessions: list[SessionUpdate] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    #: What is to become spans.
+    traced: list[TracedRows] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -52,6 +55,7 @@ class ParsedEntry:
         self.branches += other.branches
         self.sessions += other.sessions
         self.dead_letters += other.dead_letters
+        self.traced += other.traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,8 @@ def _read_rows(entry_id: str, head: _Head, blob: bytes, parsed: ParsedEntry) -> 
     except (MessageProcessingError, ValueError, RecursionError) as error:
         parsed.dead_letters.append(DeadLetter(entry_id, str(error), blob, head.flow_session_id))
         return
+    if rows and isinstance(rows[0], list) and rows[0][:1] == [NOTE]:
+        parsed.traced.append(TracedRows(head.flow_session_id, head.day, head.time_us, head.worker, rows))
     for row in rows:
         try:
             _read_row(head, row, parsed)
@@ -149,8 +155,8 @@ def _read_row(head: _Head, row: Any, parsed: ParsedEntry) -> None:
         parsed.branches.append(_branch(head, row))
     elif kind == "s":
         parsed.sessions.append(_session(head, row))
-    else:
-        raise MessageProcessingError("a row begins with t, b or s")
+    elif kind != NOTE:
+        raise MessageProcessingError("a row begins with t, b or s; a note of the trace with x")
 
 
 def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:

@@ -3,7 +3,9 @@
     read (new entries, or those of dead updaters) → write in one transaction → acknowledge and delete
 
 What if it dies: before the commit, the entries stay pending and another updater takes them over when they have been
-idle for a while; between commit and acknowledgement, they are written a second time, which changes nothing. With
+idle for a while; between commit and acknowledgement, they are written a second time, which changes nothing. So spans
+that are made of them are sent before they are acknowledged, but for what waits too long: not for a receiver that is
+away. With
 PostgreSQL out of reach it keeps what it holds and tries again: nothing is lost, and the stream grows.
 """
 
@@ -13,8 +15,10 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from orchestration.channel.parse import ParsedEntry, parse_entry
 from orchestration.errors import ServiceUnreachable
@@ -22,6 +26,7 @@ from orchestration.state.stream import StatusStream, StreamEntry
 from orchestration.store.pool import Database
 from orchestration.store.updates import write_rows
 from orchestration.telemetry.metrics_memory import counters
+from orchestration.telemetry.tracing import TracedRows
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +36,8 @@ BLOCK_MS = 150
 LINGER_SECONDS = 0.005
 MOST_BYTES = 8 * 1024 * 1024
 MOST_ENTRIES = 1000
+#: Entries that are written wait at most so long until their spans are sent.
+HOLD_SECONDS = 2.0
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 5.0
 
 
@@ -41,6 +48,28 @@ class Drained:
     entries: int = 0
     rows: int = 0
     dead_letters: int = 0
+
+
+class Spans(Protocol):
+    """Makes spans of what is written, and sends them."""
+
+    def add(self, updates: Sequence[TracedRows]) -> int:
+        """Make the spans of these; returns a ticket."""
+
+    def is_sent(self, ticket: int) -> bool:
+        """Whether the spans of that ticket, and of all before, are sent."""
+
+    def send_now(self) -> None:
+        """Send what waits, if that is quick."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Entries that are written and whose spans are not sent yet."""
+
+    ids: list[str]
+    ticket: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -63,6 +92,7 @@ class Updater:
 
     Args: consumer_name: different for each updater, e.g. the worker's name and a nonce. batch_rows: about so many rows
         in one transaction. claim_idle_seconds: entries that another updater has held for so long are taken over.
+        spans: takes what belongs to traces, once it is written.
     """
 
     def __init__(
@@ -72,12 +102,15 @@ class Updater:
         consumer_name: str,
         batch_rows: int = 5000,
         claim_idle_seconds: float = 30.0,
+        spans: Spans | None = None,
     ) -> None:
         self._stream = stream
         self._database = database
         self._consumer = consumer_name
         self._batch_rows = batch_rows
         self._claim_idle_seconds = claim_idle_seconds
+        self._spans = spans
+        self._held: deque[_Held] = deque()
         self._stopping = threading.Event()
         self._next_claim = 0.0
         #: Entries to read at once, by the size of the last ones.
@@ -112,6 +145,7 @@ class Updater:
 
         Raises: ServiceUnreachable: what was read and not written stays pending; see `replay_pending`.
         """
+        self._release()
         entries = self._take_over() or self._stream.read_batch(self._consumer, self._count, block_ms)
         return self._record(entries)
 
@@ -120,9 +154,11 @@ class Updater:
 
         Raises: ServiceUnreachable: see `drain_once`.
         """
+        self._release(at_once=True)
         total = self.replay_pending()
         while (drained := self.drain_once()).entries:
             total = _sum(total, drained)
+        self._release(at_once=True)
         return total
 
     def replay_pending(self) -> Drained:
@@ -154,7 +190,10 @@ class Updater:
             )
             counters.observe("status_batch_rows", content.rows)
             counters.observe("status_write_seconds", time.monotonic_ns() - began_ns)
-            self._stream.acknowledge(batch.ids)
+            if self._spans is not None and content.traced:
+                self._held.append(_Held(batch.ids, self._spans.add(content.traced), time.monotonic()))
+            else:
+                self._stream.acknowledge(batch.ids)
             lost = [*content.dead_letters, *written.refused]
             for letter in lost:
                 _log.error(
@@ -163,6 +202,23 @@ class Updater:
                 )  # fmt: skip
             total = _sum(total, Drained(len(batch.ids), content.rows, len(lost)))
         return total
+
+    def _release(self, *, at_once: bool = False) -> None:
+        """Acknowledge entries whose spans are sent, or have waited for that long enough.
+
+        Args: at_once: they are sent now, and all are acknowledged.
+        """
+        if self._spans is None:
+            return
+        if at_once:
+            self._spans.send_now()
+        while self._held:
+            held = self._held[0]
+            waits = time.monotonic() - held.since < HOLD_SECONDS
+            if waits and not at_once and not self._spans.is_sent(held.ticket):
+                return
+            self._stream.acknowledge(held.ids)
+            self._held.popleft()
 
     def _batches(self, entries: Sequence[StreamEntry]) -> Iterator[_Batch]:
         rows = size_bytes = 0

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 
@@ -22,8 +22,9 @@ from orchestration.engine.chunk import ChunkRun
 from orchestration.engine.context import ProcessingContext, retries_field
 from orchestration.engine.flush import flusher
 from orchestration.engine.invoke import Call, Late, TimeLimit, describe_error, left_behind
-from orchestration.engine.results import counts_of, keep_ended, keep_items
+from orchestration.engine.results import TaskView, counts_of, keep_ended, keep_items
 from orchestration.engine.task import Steps, TaskEnd, TaskProcessor, end_without, run_steps, run_steps_async
+from orchestration.engine.traced import ClaimTrace
 from orchestration.engine.watch import BranchWatch
 from orchestration.errors import ActionError, ExpressionError, ServiceUnreachable, StaleClaim
 from orchestration.plan import Branch, PlannedAction
@@ -108,13 +109,13 @@ class EnhancedBranchProcessor:
         Raises: StaleClaim: it was seen that somebody else owns the branch. GivenUp: `without` was called.
         """
         steps, place = self._steps(task, self._scope), Place(self._context, task)
-        with at(place), self._span(task):
+        with at(place):
             return run_steps(steps, place, self._limit, self._late(steps, place, without))
 
     async def process_async(self, task: Claim, without: GoOnWithout | None = None) -> Settlement:
         """Run a claim for which `is_async` holds beside others, on this thread's event loop."""
         steps, place = self._steps(task, self._context.scope()), Place(self._context, task)
-        with at(place), self._span(task):
+        with at(place):
             return await run_steps_async(steps, place, self._limit, self._late(steps, place, without))
 
     def is_async(self, claim: Claim) -> bool:
@@ -130,12 +131,6 @@ class EnhancedBranchProcessor:
         """Send the status of what still runs."""
         context = self._context
         context.stores.live.record_rows(context.flow_session_id, context.day, self._runner.worker, encode_rows(rows))
-
-    def _span(self, claim: Claim) -> AbstractContextManager[object]:
-        """Begins and ends in one thread, which the steps may not."""
-        if claim.kind is not UnitKind.BRANCH:
-            return nullcontext()
-        return self._context.span_factory.start_as_current_span("process_task_and_branches")
 
     def _late(self, steps: Steps[Settlement], place: Place, without: GoOnWithout | None) -> Late | None:
         if without is None:
@@ -157,14 +152,19 @@ class EnhancedBranchProcessor:
         self._cancelling.look(now_ns)
 
     def _steps(self, claim: Claim, scope: Scope) -> Steps[Settlement]:
+        trace = self._context.span_factory.of_claim(self._context, claim)
+        settlement = yield from self._run(claim, scope, trace)
+        return settlement if trace is None else trace.settlement(settlement)
+
+    def _run(self, claim: Claim, scope: Scope, trace: ClaimTrace | None) -> Steps[Settlement]:
         if claim.kind is UnitKind.CHUNK:
-            return (yield from self._chunk(claim, scope))
+            return (yield from self._chunk(claim, scope, trace))
         branch = self._context.plan.branches[claim.name]
         if claim.kind is UnitKind.FINISH:
             return self._finish(branch, claim)
         if branch.is_for_each:
             return self._expand(branch, claim)
-        end = yield from self._branch(branch, claim, scope)
+        end = yield from self._branch(branch, claim, scope, trace)
         if end.turn_after_us is not None:
             return Settlement(
                 claim, "defer", rows=end.rows, results=end.results, delay_us=end.turn_after_us, retry=claim.retry
@@ -179,10 +179,10 @@ class EnhancedBranchProcessor:
             fails_session=end.fails_session, successors=join_steps(branch),
         )  # fmt: skip
 
-    def _branch(self, branch: Branch, claim: Claim, scope: Scope) -> Steps[BranchEnd]:
+    def _branch(self, branch: Branch, claim: Claim, scope: Scope, trace: ClaimTrace | None) -> Steps[BranchEnd]:
         """Run the actions of a branch one after another; steps with a checkpoint are not run again."""
         context, attempt, retry = self._context, claim.attempt, claim.retry
-        done, retries = ({}, {}) if self._is_fresh(branch, claim) else context.settled_steps(branch.actions)
+        done, retries = self._done_before(branch, claim, trace)
         sequence, joined = sequence_of(attempt, retry), claim.joined
         end, timeline = BranchEnd(), self._timeline(claim)
         watch = BranchWatch(branch, claim, timeline)
@@ -191,7 +191,7 @@ class EnhancedBranchProcessor:
         worst, last, given_up = TaskStatus.SUCCEEDED, branch.actions[-1], self._tasks.given_up(claim)
         checkpoints = WriteBehind(self._context, self._runner, claim, self.checkpoints)
         with flusher.watching(watch, self):
-            for action in branch.actions:
+            for place, action in enumerate(branch.actions):
                 if action.name in done:
                     status = TaskStatus(str(done[action.name]["status"]))
                 else:
@@ -225,7 +225,7 @@ class EnhancedBranchProcessor:
                         checkpoints.wait()
                         return self._part_before(action, kept, row, end)
                     if action is not last and checkpoints.are_kept and status is not TaskStatus.CANCELLED:
-                        checkpoints.send(action, kept, row)
+                        checkpoints.send(action, kept, [row] if trace is None else trace.checkpoint(row, place))
                     else:
                         self._report_with_end(action, kept, row, end)
                     # what waits for Redis or PostgreSQL is not the branch's own time
@@ -245,6 +245,17 @@ class EnhancedBranchProcessor:
             )
         )  # fmt: skip
         return end
+
+    def _done_before(
+        self, branch: Branch, claim: Claim, trace: ClaimTrace | None
+    ) -> tuple[Mapping[str, TaskView], Mapping[str, int]]:
+        """Steps of the branch that have ended, and how often others were tried again."""
+        if self._is_fresh(branch, claim):
+            return {}, {}
+        done, retries = self._context.settled_steps(branch.actions)
+        if trace is not None and (done or retries or claim.attempt > 1 or claim.retry):
+            trace.resume(done, retries)
+        return done, retries
 
     def _part_before(self, action: PlannedAction, kept: bytes, row: list[object], end: BranchEnd) -> BranchEnd:
         """What has been done of a branch up to an action that was left behind; what follows it runs elsewhere."""
@@ -343,15 +354,17 @@ class EnhancedBranchProcessor:
             successors=join_steps(branch),
         )  # fmt: skip
 
-    def _chunk(self, claim: Claim, scope: Scope) -> Steps[Settlement]:
+    def _chunk(self, claim: Claim, scope: Scope, trace: ClaimTrace | None) -> Steps[Settlement]:
         """Run the items of a chunk one after another."""
+        if trace is not None:
+            trace.resume_items()
         context, tasks = self._context, self._tasks
         action = context.plan.actions[claim.name]
         attempt, retry = claim.attempt, claim.retry
         sequence, started = sequence_of(attempt, retry), start_sequence_of(attempt, retry)
         timeline = self._timeline(claim)
         run = ChunkRun(
-            claim, None if self.checkpoints is Checkpoints.NONE else self._flush,
+            claim, None if self.checkpoints is Checkpoints.NONE else partial(self._flush, trace),
             lambda index, began_ns: task_row(
                 action.name, TaskStatus.RUNNING, attempt + retry, started, action.queue, item=index,
                 started_us=timeline.seen_us(began_ns),
@@ -397,9 +410,11 @@ class EnhancedBranchProcessor:
     def _timeline(self, claim: Claim) -> Timeline:
         return Timeline(self._context.stores.live.clock, claim.since_us)
 
-    def _flush(self, settlement: Settlement) -> bool:
+    def _flush(self, trace: ClaimTrace | None, settlement: Settlement) -> bool:
         """Settle the finished items of a chunk; called by the flushing thread."""
         context = self._context
+        if trace is not None:
+            settlement = trace.settlement(settlement)
         done, publications = context.stores.live.flush_chunk(
             self._runner, context.day, settlement, context.settings.max_item_results_bytes,
             context.keeper(settlement.rows),

@@ -44,14 +44,14 @@ class WriteBehind:
         self._waits_for_each = claim.attempt > 1
         self.are_kept = kind is not Checkpoints.NONE
 
-    def send(self, action: PlannedAction, kept: bytes, row: list[object]) -> None:
-        """Keep the result of a step.
+    def send(self, action: PlannedAction, kept: bytes, told: list[list[object]]) -> None:
+        """Keep the result of a step, and send its row.
 
         Raises: StaleClaim: an answer has come that says so.
         """
-        context, rows = self._context, encode_rows([row])
+        context, rows = self._context, encode_rows(told)
         context.stores.live.send_checkpoint(
-            self._runner, self._fence, context.day, action.name, kept, rows, self._answered, context.keeper([row])
+            self._runner, self._fence, context.day, action.name, kept, rows, self._answered, context.keeper(told)
         )
         self._is_waited_for = True
         if action.durability is Durability.SYNC:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from opentelemetry import trace
 
 from orchestration.channel.parse import Fields, parse_entry
 from orchestration.definition.expressions import Scope
@@ -21,6 +20,7 @@ from orchestration.engine.cancellation import Cancellation
 from orchestration.engine.concurrency_key import concurrency_key
 from orchestration.engine.costs import Cost, CostBook
 from orchestration.engine.results import ItemsView, TaskView, ended_view, success_view
+from orchestration.engine.traced import SpanFactory, trace_of_kept
 from orchestration.errors import (
     ActionError,
     ExpressionError,
@@ -32,10 +32,11 @@ from orchestration.plan import KEY_RATE, Branch, Plan, PlannedAction
 from orchestration.registry import find_action
 from orchestration.state.live import LiveState
 from orchestration.state.patience import Keep, Patience
-from orchestration.state.records import DEADLINE_FIELD, GAPS_FIELD, PAYLOAD_FIELD
+from orchestration.state.records import DEADLINE_FIELD, GAPS_FIELD, PAYLOAD_FIELD, TRACE_FIELD
 from orchestration.state.rows import encode_rows
 from orchestration.store import results as stored_results
 from orchestration.store.updates import write_rows
+from orchestration.telemetry.tracing import SessionTrace
 from orchestration.vocabulary import Claim, Dispatch, Durability
 
 if TYPE_CHECKING:
@@ -137,11 +138,11 @@ class ProcessingContext:
     reads: frozenset[str]
     #: What the version's actions have cost lately, in this process.
     costs: CostBook
+    #: What becomes of the session in traces; of one that is not traced, nothing.
+    span_factory: SpanFactory
     #: Claims that this process holds, by unit.
     active_branches: dict[str, Claim] = field(default_factory=dict)
     metrics_recorder: MetricsRecorder = field(default_factory=MetricsRecorder)
-    #: Makes spans; without an OpenTelemetry SDK they cost next to nothing.
-    span_factory: trace.Tracer = field(default_factory=lambda: trace.get_tracer("orchestration"))
     session: Mapping[str, object] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
     #: The session was rebuilt from a record with gaps: any branch may have checkpoints.
@@ -376,21 +377,23 @@ def load_context(
 
     Raises: SessionClosed.
     """
-    raw, gaps = stores.live.results(flow_session_id, [PAYLOAD_FIELD, GAPS_FIELD])
+    raw, gaps, kept = stores.live.results(flow_session_id, [PAYLOAD_FIELD, GAPS_FIELD, TRACE_FIELD])
     if raw is None:
         raise SessionClosed(f"flow session {flow_session_id} has no live state")
-    context = make_context(flow_session_id, version, day, orjson.loads(raw), worker, settings, stores)
+    trace = trace_of_kept(flow_session_id, kept)
+    context = make_context(flow_session_id, version, day, orjson.loads(raw), worker, settings, stores, trace)
     context.has_gaps = gaps is not None
     return context
 
 
 def make_context(
-    flow_session_id: str, version: Version, day: str, payload: object, worker: str, settings: Settings, stores: Stores
-) -> ProcessingContext:
+    flow_session_id: str, version: Version, day: str, payload: object, worker: str, settings: Settings, stores: Stores,
+    trace: SessionTrace | None = None,
+) -> ProcessingContext:  # fmt: skip
     """The context of a session whose payload is known."""
     return ProcessingContext(
         flow_session_id, version.plan, day, payload, worker, settings, stores, version.reads, version.costs,
-        session=session_view(flow_session_id, version),
+        span_factory=SpanFactory(version.plan, trace), session=session_view(flow_session_id, version),
     )  # fmt: skip
 
 

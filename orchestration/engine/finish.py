@@ -10,6 +10,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import describe_error
 from orchestration.engine.results import encode_result
+from orchestration.engine.traced import tell_end, time_of_end
 from orchestration.errors import ActionError, ExpressionError, SessionClosed
 from orchestration.plan import Plan
 from orchestration.store import sessions
@@ -59,6 +60,7 @@ def end_session(
     Raises: SessionClosed: they were.
     """
     output, error = None, None
+    settled_us = time_of_end(context)
     try:
         output = encode_result(_output(context), most_bytes=context.settings.max_stored_result_bytes)
     except (ExpressionError, ActionError) as wrong:
@@ -71,6 +73,8 @@ def end_session(
         context.stores.database, context.flow_session_id, row.session_day, status, output, error, counts,
         workflow=row.workflow, branches=branches_of(context.plan, counts),
     )  # fmt: skip
+    if won:
+        tell_end(context, written, settled_us)
     return RunResult.of_row(written, recorded_before=not won)
 
 

@@ -14,10 +14,13 @@ import inspect
 import logging
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
+
+from opentelemetry.context import Context, attach, detach
 
 from orchestration.engine.cancellation import Cancellation, on_loop
 from orchestration.errors import ActionError, Cancelled
@@ -88,6 +91,8 @@ class Call:
     cancellation: Cancellation = field(default_factory=Cancellation)
     #: Its time is over then in any case (`time.monotonic_ns`): its run has a deadline.
     latest_ns: int | None = None
+    #: Spans that the action makes are below the one of this context; None: there is none.
+    span: Context | None = None
     #: For how long other calls kept its event loop; known when it has ended. Its time did not go on meanwhile.
     kept_ns: int = 0
     #: How often the task was tried again before, beside the attempts of its unit.
@@ -148,6 +153,9 @@ def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation
 
     Raises: GivenUp; see `TimeLimit.call`.
     """
+    if call.span is not None:
+        with _inside(call):
+            return invoke(call, limit, late)
     spec, inputs = call.spec, call.inputs
     started = time.monotonic_ns()
     try:
@@ -173,6 +181,9 @@ async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -
 
     Raises: GivenUp; see `TimeLimit.run`.
     """
+    if call.span is not None:
+        with _inside(call):
+            return await invoke_async(call, limit, late)
     started = time.monotonic_ns()
     try:
         value = await limit.run(call, _coroutine(call), late)
@@ -184,6 +195,17 @@ async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -
     except BaseException as error:  # noqa: BLE001 - sorted below
         return _ended_by(error, started, limit, call.cancellation)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
+
+
+@contextmanager
+def _inside(call: Call) -> Iterator[None]:
+    """What is called in the block is inside the call's span."""
+    assert call.span is not None
+    token, call.span = attach(call.span), None
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def left_behind(call: Call, began_ns: int, limit: TimeLimit) -> Invocation:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from orchestration.engine.traced import kept_trace
 from orchestration.plan import most_ready
 from orchestration.state.records import PAYLOAD_FIELD, NewSession
 from orchestration.vocabulary import Dispatch, RunStatus
@@ -27,7 +28,7 @@ def new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: int
         attempt=fork.attempt, most_sessions=most_sessions,
         queues=sorted({branch.queue for branch in plan.branches.values()} | {fork.runner.queue}),
         open_branches=len(plan.branches), ready=[(name, plan.branches[name].queue) for name in plan.roots],
-        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload)), *fork.results.items()],
+        results=[(PAYLOAD_FIELD, orjson.dumps(context.payload)), *fork.results.items(), *_trace_of(context)],
         settlements=[(plan.branches[settlement.claim.name].queue, settlement) for settlement in fork.settlements],
         item_results_cap=context.settings.max_item_results_bytes if fork.facts is None else 0,
         header=_header_of(context) if context.dispatch is Dispatch.CHORD else 0, weight=plan.limits.weight,
@@ -41,6 +42,11 @@ def new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: int
         was_paused=fork.row.status is RunStatus.PAUSED,
         deadline_us=deadline_us, max_wait_us=int((plan.limits.max_wait_seconds or 0) * 1e6),
     )  # fmt: skip
+
+
+def _trace_of(context: ProcessingContext) -> list[tuple[str, bytes]]:
+    trace = context.span_factory.trace
+    return [] if trace is None else [kept_trace(trace)]
 
 
 def _header_of(context: ProcessingContext) -> int:

@@ -58,6 +58,9 @@ class OverdueBranches:
         except SessionClosed:
             return ()
         settlement = end_overdue(context, overdue)
+        trace = context.span_factory.of_claim(context, overdue.claim)
+        if trace is not None:
+            settlement = trace.settlement(settlement)
         return live.settle_overdue(overdue, settlement, self._worker, self._settings.max_item_results_bytes)[1]
 
 

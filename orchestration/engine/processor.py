@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from orchestration.engine.rebuild import rebuild
 from orchestration.engine.results import has_nan
 from orchestration.engine.run_ids import check_same_run
 from orchestration.engine.runner import Links, RunnerLoop
+from orchestration.engine.traced import tell_end, trace_of_row
 from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import (
@@ -48,6 +50,7 @@ from orchestration.store.recovery import Facts
 from orchestration.telemetry.logs import Place, at
 from orchestration.telemetry.metrics_memory import counters
 from orchestration.telemetry.probes import probe
+from orchestration.telemetry.tracing_sdk import get_tracing
 from orchestration.vocabulary import Mode, RunStatus, Settlement, Verdict
 
 if TYPE_CHECKING:
@@ -81,6 +84,8 @@ class RunRequest:
     run_id: str | None = None
     #: Whether another copy of this call's message is at work.
     has_copy_at_work: Callable[[], bool] | None = None
+    #: W3C `traceparent` of the caller's span.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,7 @@ class EnhancedParallelProcessor:
         row = sessions.insert_session(
             self.stores.database, request.flow_session_id, workflow=version.workflow, version_id=version.version_id,
             version=version.number, payload=body, priority=request.priority, celery_task_id=request.celery_task_id,
-            call=request.call,
+            call=request.call, traceparent=self._trace(request),
             status=RunStatus.QUEUED if self._limits_sessions(version) else RunStatus.RUNNING,
         )  # fmt: skip
         if request.run_id is not None and not row.created:
@@ -146,6 +151,8 @@ class EnhancedParallelProcessor:
         # of another call: that one's message comes again if its process dies, not this one
         is_of_another = request.run_id is not None and row.celery_task_id != request.celery_task_id
         if row.status.is_final or is_of_another:
+            if not is_of_another:
+                self._tell_again(request, version, row, payload)
             return RunResult.of_row(row, recorded_before=True)
         if not row.created:
             return self._accepted_before(request, row, crashed=True)
@@ -159,7 +166,7 @@ class EnhancedParallelProcessor:
         if fork_without is not None:
             inline.without = lambda: fork_without(replace(fork, settlements=inline.settlements, leaves=True))
         began_ns = time.monotonic_ns()
-        with at(Place(context)), context.span_factory.start_as_current_span("workflow_execution"):
+        with at(Place(context)), context.span_factory.execution():
             try:
                 inline.run_first_branch()
                 inline.run_short_rest()
@@ -204,9 +211,22 @@ class EnhancedParallelProcessor:
         probe("rebuild.done")
         return replace(fork, settlements=done.settlements, results=done.results, facts=facts, leaves=not crashed)
 
+    def _trace(self, request: RunRequest) -> str | None:
+        """What is recorded of the trace of a session that is accepted now; None: traces are off."""
+        tracing = get_tracing()
+        if tracing is None:
+            return None
+        return tracing.accept(request.flow_session_id, request.traceparent, 0).traceparent
+
+    def _tell_again(self, request: RunRequest, version: Version, row: sessions.SessionRow, payload: object) -> None:
+        """A message comes again for a session that has ended: its process may have died before it told the trace."""
+        if row.traceparent is not None:
+            tell_end(self._fork(request, version, row, payload, "").context, row, self.stores.live.now_us())
+
     def _fork(self, request: RunRequest, version: Version, row: sessions.SessionRow, payload: object, key: str) -> Fork:
         session, day = request.flow_session_id, row.session_day.isoformat()
-        context = make_context(session, version, day, payload, self.worker, self.settings, self.stores)
+        trace = trace_of_row(row)
+        context = make_context(session, version, day, payload, self.worker, self.settings, self.stores, trace)
         runner = self._runner(session, f"{session}.0", request.queue)
         return Fork(request, version, row, context, runner, key=key)
 
@@ -261,10 +281,13 @@ class EnhancedParallelProcessor:
             f"{limits.max_concurrent_sessions or '-'}, per key {limits.max_concurrent_sessions_per_key or '-'}"
             f"{f', key {fork.key}' if fork.key else ''}), and when_full is reject"
         )
-        sessions.finish_session(
+        settled_us = self.stores.live.now_us()
+        won, row = sessions.finish_session(
             self.stores.database, fork.request.flow_session_id, fork.row.session_day, RunStatus.FAILED,
             error=orjson.dumps({"type": "LimitReached", "message": message}), workflow=fork.version.workflow,
         )  # fmt: skip
+        if won:
+            tell_end(fork.context, row, settled_us)
 
     def header_of(self, flow_session_id: str) -> int:
         """How many runners the chord of an open session has; they are `<session>.1`, `<session>.2`, …; 0: no chord."""
@@ -354,11 +377,19 @@ class EnhancedParallelProcessor:
                 row = self._row(flow_session_id)
                 if not row.status.is_final:
                     raise
+        elif row.traceparent is not None and self.stores.live.is_open(flow_session_id):
+            self._tell_end_of_open(row)
         holder = self._life()
         publications, is_holder = self.stores.live.close_session(flow_session_id, holder, DELIVERY_US)
         self.links.publish_runners(publications)
         self._contexts.pop(flow_session_id, None)
         return replace(result or RunResult.of_row(row, recorded_before=True), delivered_by_another=not is_holder)
+
+    def _tell_end_of_open(self, row: sessions.SessionRow) -> None:
+        """Whoever has committed the end may have died before it told the trace, as before it closed the session."""
+        with suppress(SessionClosed):
+            context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
+            tell_end(context, row, self.stores.live.now_us())
 
     def _row(self, flow_session_id: str) -> sessions.SessionRow:
         row = sessions.load_session(self.stores.database, flow_session_id)
@@ -390,7 +421,7 @@ class EnhancedParallelProcessor:
 
     def _run(self, context: ProcessingContext, loop: RunnerLoop) -> Verdict:
         with at(Place(context)):
-            with context.span_factory.start_as_current_span("workflow_execution"):
+            with context.span_factory.execution():
                 verdict = loop.run()
             if verdict in (Verdict.LOST, Verdict.GONE):
                 # perhaps Redis has lost the session: what runs again may give other results than those known here

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import orjson
+from opentelemetry.context import Context
 
 from orchestration.definition.expressions import Scope
 from orchestration.engine.context import ProcessingContext
@@ -122,6 +123,7 @@ class TaskProcessor:
     def __init__(self, context: ProcessingContext) -> None:
         self._context = context
         self._has_deadline = context.plan.limits.deadline_seconds is not None
+        self._is_traced = context.span_factory.is_told
         self._specs: dict[str, ActionSpec] = {}
 
     def steps(
@@ -165,6 +167,7 @@ class TaskProcessor:
         asked = Call(
             spec, inputs, self._call_context, seconds, action.name, item, attempt, cancellation, over_ns, retry=retry
         )  # fmt: skip
+        asked.span = self._span(action, item, attempt + retry)
         call = yield asked
         context.metrics_recorder.record_task(call.finished_ns - call.started_ns)
         if call.status is TaskStatus.SUCCEEDED:
@@ -186,6 +189,9 @@ class TaskProcessor:
         if not out_of_branch_time and not cancellation.is_set and action.retry.allows(retry + 1, call.error):
             end.retry_after_ms = action.retry.delay_before(retry + 2)
         return end
+
+    def _span(self, action: PlannedAction, item: int, attempt: int) -> Context | None:
+        return self._context.span_factory.call_context(action.name, item, attempt) if self._is_traced else None
 
     def starts(self, action: PlannedAction, joined: JoinCounts, scope: Scope, *, per_item: bool) -> TaskStatus | None:
         """None when the action runs, else what it becomes without running.

@@ -14,6 +14,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.finish import RunResult, branches_of, ensure_open
 from orchestration.engine.results import counts_of
+from orchestration.engine.traced import tell_end, tell_unsettled, time_of_end
 from orchestration.plan import Branch
 from orchestration.state.records import ItemProgress, Stopped, Unsettled
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
@@ -46,8 +47,10 @@ def end_stopped(
     rows: list[Row] = []
     for branch in context.plan.branches.values():
         if _is_unsettled(branch, left):
-            ended = _cancel_items(branch, left.items.get(branch.name), rows)
-            for status, number in (ended or _cancel_steps(context, branch, rows)).items():
+            own: list[Row] = []
+            ended = _cancel_items(branch, left.items.get(branch.name), own) or _cancel_steps(context, branch, own)
+            tell_unsettled(context, rows, branch, own)
+            for status, number in ended.items():
                 total[status] = total.get(status, 0) + number
     for action, item, attempt, retry in live.begun_items(session, left.items):
         queue = context.plan.actions[action].queue
@@ -57,10 +60,13 @@ def end_stopped(
     for start in range(0, len(rows), ROWS):
         live.record_rows(session, context.day, context.worker, encode_rows(rows[start : start + ROWS]))
     status, error = _end_of(context, stopped)
+    settled_us = time_of_end(context)
     won, written = sessions.finish_session(
         context.stores.database, session, row.session_day, status, None, error, total,
         workflow=row.workflow, branches=branches_of(context.plan, total),
     )  # fmt: skip
+    if won:
+        tell_end(context, written, settled_us)
     return RunResult.of_row(written, recorded_before=not won)
 
 

@@ -39,6 +39,13 @@ def compile_plan(definition: Definition, *, max_actions: int = MAX_ACTIONS) -> P
         output=None if definition.output is None else Template(definition.output),
         payload_schema=definition.payload_schema,
         dispatch=None if definition.dispatch is None else Dispatch(definition.dispatch),
+        places=MappingProxyType(
+            {
+                action.name: (branch.name, place)
+                for branch in branches.values()
+                for place, action in enumerate(branch.actions)
+            }
+        ),
     )
 
 

@@ -173,6 +173,8 @@ class Plan:
     payload_schema: Mapping[str, object] | None = field(default=None, compare=False)
     #: `dispatch`, or None: then the setting of the same name says it.
     dispatch: Dispatch | None = None
+    #: Of each action its branch, and its place there from 0.
+    places: Mapping[str, tuple[str, int]] = field(default_factory=dict, compare=False)
 
     @property
     def successors(self) -> dict[str, tuple[str, ...]]:

@@ -41,7 +41,9 @@ KEYS: Final[dict[str, Key]] = {
                "claimed unit → life|attempt|count|retry|ready µs|since µs; its length is the permits in use"),
     "joins": Key("session:%s:joins", "hash",
                  "branch → predecessors settled; branch:F, :K, :U → of these not succeeded"),
-    "results": Key("session:%s:results", "hash", "action → result as JSON; @payload → payload"),
+    "results": Key("session:%s:results", "hash",
+                   "action → result as JSON; @payload → payload; of a session that is traced @trace, and "
+                   "@began:<branch> → µs at which a branch that began more than once first began"),
     "ready": Key("session:%s:ready:%s", "zset", "units that may run on a queue, by the µs they became ready"),
     "items": Key("session:%s:items:%s", "hash",
                  "a for_each: queue, size, cursor, running, max, back, at, bytes, spilled, n:<status>"),
@@ -58,7 +60,8 @@ KEYS: Final[dict[str, Key]] = {
                   "runners of a chord session that have come and are neither on their way nor at work → µs since when"),
     "deferred": Key("session:%s:deferred", "zset", "units waiting for a time → due µs"),
     "deaths": Key("session:%s:deaths", "hash",
-                  "unit that came back from a dead process → how that ended, for people; empty: nobody knows"),
+                  "unit that came back from a dead process → how that ended, for people; empty: nobody knows. Of a "
+                  "session that is traced @<unit> → µs at which it was claimed and lost, and the life that had it"),
     # A runner that has left
     "last_call": Key("last:%s", "string", "number and reply of the last call of a runner that left; expires"),
     # A session that was closed

@@ -13,7 +13,7 @@ from orchestration.state.client import PATIENCE, ScriptCaller, connect
 from orchestration.state.clock import RedisClock
 from orchestration.state.keys import KeySpace
 from orchestration.state.patience import Patience
-from orchestration.state.records import LiveSnapshot, Stopped, Unsettled
+from orchestration.state.records import LiveSnapshot, LostClaim, Stopped, Unsettled
 from orchestration.state.situation import Situation, read_rate_places, read_situation
 from orchestration.state.wire import counts_of, item_of, items_of, live_claim_of, paused_reasons, stopped_of
 
@@ -118,6 +118,15 @@ class LiveReading:
     def death_of(self, flow_session_id: str, unit: str) -> str:
         """How the process ended that was last lost with this unit, for people; empty: nobody knows."""
         return (self.client.hget(self.space.key("deaths", flow_session_id), unit) or b"").decode()
+
+    def lost_claim(self, flow_session_id: str, unit: str) -> LostClaim | None:
+        """How this unit of a traced session was last lost; None: nobody has seen it."""
+        key = self.space.key("deaths", flow_session_id)
+        death, lost = self.client.hmget(key, [unit, f"@{unit}"])
+        if lost is None:
+            return None
+        since_us, until_us, life = lost.decode().split("|", 2)
+        return LostClaim(int(since_us), int(until_us), life.rpartition("/")[0], (death or b"").decode())
 
     # Results
 

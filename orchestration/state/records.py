@@ -13,6 +13,8 @@ PAYLOAD_FIELD = "@payload"
 DEADLINE_FIELD = "@deadline"
 #: The session was rebuilt, and any of its branches may have checkpoints.
 GAPS_FIELD = "@gaps"
+#: The session's `traceparent`, and when it was accepted (engine/traced.py); none where it is not traced.
+TRACE_FIELD = "@trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,17 @@ class Runner:
     life: str
     queue: str
     worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostClaim:
+    """A claim whose process died."""
+
+    since_us: int
+    until_us: int
+    worker: str
+    #: How the process ended, for people; empty: nobody knows.
+    death: str
 
 
 @dataclass(frozen=True, slots=True)

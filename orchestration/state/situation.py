@@ -259,7 +259,7 @@ def _open_session(
         tuple(_deferred(*one) for one in deferred), deferred_total,
         {name: _items(one) for name, one in zip(names, each, strict=True) if one},
         {name.decode(): int(number) for name, number in joined.items() if b":" not in name},
-        {name.decode(): how.decode() for name, how in deaths.items()},
+        {name.decode(): how.decode() for name, how in deaths.items() if not name.startswith(b"@")},
         tuple(_level(live, level, session, waits, since) for level in [*levels, "global"]),
         tuple(
             _session_level(live, level, session) for level in [*(f"sessions:{one}" for one in levels), "sessions"]

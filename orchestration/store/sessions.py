@@ -23,7 +23,7 @@ LIGHT_COLUMNS = (
     "flow_session_id, session_day, workflow, version_id, version, status, priority, created_at, started_at,"
     " finished_at, celery_task_id, counts"
 )
-_COLUMNS = f"{LIGHT_COLUMNS}, payload::text, output::text, error::text"
+_COLUMNS = f"{LIGHT_COLUMNS}, payload::text, output::text, error::text, traceparent"
 _FINAL = tuple(sorted(status.value for status in FINAL_RUN_STATUSES))
 
 #: `session_days` makes the id unique over all days; who comes second inserts nothing, in both tables.
@@ -35,9 +35,9 @@ WITH accepted AS (
 )
 INSERT INTO flow_sessions
     (session_day, flow_session_id, workflow, version_id, version, status, payload, priority, celery_task_id, call,
-    created_at, started_at)
+    traceparent, created_at, started_at)
 SELECT session_day, %(id)s, %(workflow)s, %(version_id)s, %(version)s, %(status)s, %(payload)s::json, %(priority)s,
-    %(celery_task_id)s, %(call)s::json, now(), CASE WHEN %(status)s = 'running' THEN now() END
+    %(celery_task_id)s, %(call)s::json, %(traceparent)s, now(), CASE WHEN %(status)s = 'running' THEN now() END
 FROM accepted RETURNING {_COLUMNS}
 """
 
@@ -82,6 +82,8 @@ class SessionRow:
     payload: str | None = None
     output: str | None = None
     error: str | None = None
+    #: Where its spans belong (telemetry/tracing.py); None: it is not traced.
+    traceparent: str | None = None
     #: False when `insert_session` found it there.
     created: bool = False
 
@@ -106,6 +108,7 @@ def insert_session(  # noqa: PLR0913 - keyword only, one for each column
     priority: int = 0,
     celery_task_id: str | None = None,
     call: str | None = None,
+    traceparent: str | None = None,
 ) -> SessionRow:
     """The flow session is recorded, once, whoever calls how often and on which day.
 
@@ -116,7 +119,7 @@ def insert_session(  # noqa: PLR0913 - keyword only, one for each column
     values = {
         "id": flow_session_id, "workflow": workflow, "version_id": version_id, "version": version,
         "status": RunStatus(status).value, "payload": _text(payload), "priority": priority,
-        "celery_task_id": celery_task_id, "call": call,
+        "celery_task_id": celery_task_id, "call": call, "traceparent": traceparent,
     }  # fmt: skip
     rows = database.execute(_INSERT, values)
     if rows:

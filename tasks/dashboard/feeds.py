@@ -95,6 +95,6 @@ class Feeds:
                 await feed.put(feed.value, str(error))
             except Exception:  # noqa: BLE001 - the page says so, and the next read may do
                 if feed.trouble != _UNFORESEEN:
-                    _log.exception("[PAGES] a page can't be kept up to date")
+                    _log.exception("a page can't be kept up to date")
                 await feed.put(feed.value, _UNFORESEEN)
             await asyncio.sleep(max(seconds, REST * (time.monotonic() - began)))

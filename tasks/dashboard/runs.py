@@ -90,7 +90,7 @@ class ActApi(JsonHandler):
         acts = [self.read(_act, self.application.reads, action, flow_session_id) for flow_session_id in ids]
         answers = await asyncio.gather(*acts)
         for answer in answers:
-            _log.info("[PAGES] %s asked to %s a run: %s", self.user, action, answer["message"])
+            _log.info("%s asked to %s a run: %s", self.user, action, answer["message"])
         self.send({"answers": answers})
 
 

@@ -25,6 +25,7 @@ from config.settings import get_settings
 from orchestration.telemetry.metrics_memory import counters
 from tasks.broker import refusal
 from tasks.celery_app import app
+from tasks.tracing import prepare_worker
 from tasks.transport import deliveries
 from tasks.worker.handover import keep_handed_over
 from tasks.worker.holding import HeldSessions
@@ -82,6 +83,7 @@ class Upkeep(bootsteps.StartStopStep):
         if is_green():
             importlib.import_module("tasks.worker.green_pool").adapt()
         counters.share()
+        prepare_worker()
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
 
     def start(self, worker: Any) -> None:

@@ -19,6 +19,7 @@ from orchestration import errors
 from orchestration.registry import find_action, load_actions, registered_actions
 from orchestration.reports.events import FIELDS as EVENT_FIELDS
 from orchestration.state.keys import KEYS, Key
+from orchestration.telemetry import tracing_catalogue
 from orchestration.telemetry.metrics import METRICS, Metric, Source
 from parallelizer.cli.main import build_app
 
@@ -55,6 +56,10 @@ has no tag, or `[ACTION]` where an action wrote it."""
 ABOUT_EVENTS = """\
 What `parallelizer events` prints: an object in each line, with all of these fields; those that have no meaning for an
 event are null. How to use them is told in [Observability](../observability.md#events)."""
+
+ABOUT_TRACES = """\
+What the processor tells of a flow session to OpenTelemetry. [Observability](../observability.md#traces) has how to turn
+it on, and how the spans belong together. Times are those of the record in PostgreSQL."""
 
 ABOUT_ERRORS = """\
 What the processor raises on purpose (`orchestration.errors`). A class that stands below another one is a subclass
@@ -166,6 +171,27 @@ def _metric_row(metric: Metric) -> str:
     return f"| `{metric.name}` | {metric.type.value} | {labels} | {_cell(metric.help)}{bounds} |"
 
 
+def traces() -> str:
+    """Every span, attribute and event."""
+    spans = [
+        "| span | one for each | below | begins when | ends when | links |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    spans += [
+        f"| `{span.name}` | {span.one_for} | {span.parent} | {span.begins} | {span.ends} | {span.links} |"
+        for span in tracing_catalogue.SPANS
+    ]
+    rows = ["| attribute | of | meaning |", "| --- | --- | --- |"]
+    for name, meaning in tracing_catalogue.ATTRIBUTES.items():
+        of = ", ".join(f"`{span.name}`" for span in tracing_catalogue.SPANS if name in span.attributes)
+        shown = f"{name}<status>" if name.endswith(".") else name
+        rows.append(f"| `{shown}` | {of} | {meaning} |")
+    events = ["| event | meaning |", "| --- | --- |"]
+    events += [f"| `{name}` | {meaning} |" for name, meaning in tracing_catalogue.EVENTS.items()]
+    tables = ["## Spans", "\n".join(spans), "## Attributes", "\n".join(rows), "## Events", "\n".join(events)]
+    return "\n\n".join(["# Spans and their attributes", WRITTEN_BY, ABOUT_TRACES, *tables]) + "\n"
+
+
 def key_name(key: Key) -> str:
     """A key's name with a word for each of its parameters: `session:<session>:ready:<queue>`."""
     first, *others = key.template.split("%s")
@@ -201,6 +227,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/errors.md": error_tree,
     "reference/logs.md": logs,
     "reference/events.md": events,
+    "reference/traces.md": traces,
 }
 
 

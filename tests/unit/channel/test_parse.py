@@ -96,7 +96,7 @@ def test_an_entry_with_a_wrong_head_is_one_dead_letter_with_all_of_it(field: str
 @pytest.mark.parametrize(
     "row",
     [
-        [], ["x"], ["t"], _task_row()[:-1], [*_task_row(), 1], _task_row(action=""), _task_row(action=None),
+        [], ["y"], ["t"], _task_row()[:-1], [*_task_row(), 1], _task_row(action=""), _task_row(action=None),
         _task_row(action="a\x1fb"), _task_row(action=["a"]), _task_row(item=-2), _task_row(item=2**31),
         _task_row(item=1.0), _task_row(item=True), _task_row(status="done"), _task_row(status=["a"]),
         _task_row(attempt="1"), _task_row(sequence=-1), _task_row(queue=7), _task_row(started_us="1"),

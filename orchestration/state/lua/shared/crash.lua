@@ -1,13 +1,19 @@
 -- return_claims: what a dead life had claimed may run again, with one attempt more; a chunk goes back as single items, so
--- that an item which kills its process can be told from its neighbours. How the life ended is kept for each. Returns the units.
+-- that an item which kills its process can be told from its neighbours. How the life ended is kept for each; of a session that
+-- is traced also when each claim was made and lost, and when a branch first began. Returns the units.
 -- Needs: time, ready, slots.
 local function return_claims(id, queue, life, death)
   local all = redis.call('HGETALL', own_key(id))
   local units = {}
+  local is_traced = redis.call('HEXISTS', results_key(id), '@trace') == 1
   for index = 1, #all, 2 do
     local unit = all[index]
-    local owner, attempt, count, retry, ready_at = string.match(all[index + 1], '^([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|%d+$')
+    local owner, attempt, count, retry, ready_at, since = string.match(all[index + 1], '^([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
     if owner == life then
+      if is_traced then
+        redis.call('HSET', deaths_key(id), '@' .. unit, since .. '|' .. int(now) .. '|' .. life)
+        if string.sub(unit, 1, 2) == 'b:' then redis.call('HSETNX', results_key(id), '@began:' .. string.sub(unit, 3), since) end
+      end
       units[#units + 1] = unit
       redis.call('HDEL', own_key(id), unit)
       local action, start = string.match(unit, '^c:(.*):(%d+)$')

@@ -6,7 +6,7 @@ Safe while the code before runs: it leaves the new columns empty, and what it re
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
