@@ -169,6 +169,12 @@ class ProcessingContext:
         """Name of its workflow."""
         return self.plan.workflow
 
+    @property
+    def traceparent(self) -> str | None:
+        """Of its trace (W3C); None: it is not traced."""
+        trace = self.span_factory.trace
+        return None if trace is None else trace.traceparent
+
     def now_us(self) -> int:
         """What time it is by Redis, as far as this process knows, µs since the epoch."""
         clock = self.stores.live.clock

@@ -23,7 +23,7 @@ SPOT: Final = f"{HIDDEN}spot"
 
 
 class Session(Protocol):
-    """What is asked of a flow session; it may have a `traceparent` too."""
+    """What is asked of a flow session."""
 
     flow_session_id: str
     #: ISO date: its partition in PostgreSQL.
@@ -31,6 +31,8 @@ class Session(Protocol):
 
     @property
     def workflow(self) -> str: ...
+    @property
+    def traceparent(self) -> str | None: ...
 
     def now_us(self) -> int:
         """The time by Redis, µs since the epoch."""
@@ -146,6 +148,5 @@ def _trace_id(session: Session | None) -> str | None:
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         return trace.format_trace_id(context.trace_id)
-    traceparent = getattr(session, "traceparent", None)
-    parts = traceparent.split("-") if isinstance(traceparent, str) else ()
-    return parts[1] if len(parts) >= 4 else None
+    traceparent = None if session is None else session.traceparent
+    return None if traceparent is None else traceparent.split("-")[1]

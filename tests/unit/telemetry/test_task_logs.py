@@ -27,6 +27,7 @@ class Run:
     flow_session_id: str = "5e55"
     day: str = "2026-01-31"
     workflow: str = "orders"
+    traceparent: str | None = None
 
     def now_us(self) -> int:
         return 1_000_000
