@@ -27,7 +27,7 @@ from orchestration.telemetry.tracing_sdk import (
     end_tracing,
     is_on,
     make_exporter,
-    make_resource,
+    name_worker,
     preload,
 )
 
@@ -54,10 +54,11 @@ def _carry(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:
         TraceContextTextMapPropagator().inject(headers)
 
 
-def prepare_worker() -> None:
+def prepare_worker(worker: str) -> None:
     """Messages are read with their trace; called before the fork."""
     if not is_on():
         return
+    name_worker(worker)
     from opentelemetry.instrumentation.celery import CeleryInstrumentor  # noqa: PLC0415 - only where traces are on
     from opentelemetry.metrics import NoOpMeterProvider  # noqa: PLC0415
     from opentelemetry.trace import NoOpTracerProvider  # noqa: PLC0415
@@ -78,14 +79,15 @@ def _end(**_: Any) -> None:
 class ChannelSpans:
     """Makes and sends the spans of what an updater has written."""
 
-    def __init__(self, database: Database) -> None:
-        from orchestration.telemetry.tracing_spans import SpanMaker  # noqa: PLC0415 - it loads the SDK
+    def __init__(self, database: Database, worker: str) -> None:
+        from orchestration.telemetry.resource import make_resource  # noqa: PLC0415 - it loads the SDK
+        from orchestration.telemetry.tracing_spans import SpanMaker  # noqa: PLC0415
 
         self._database = database
         self._sent = Sent(make_exporter())
         self._made = 0
         self._batches = LateBatches(lambda: cast("SpanExporter", self._sent))
-        self._maker = SpanMaker(make_resource(), self._emit, self._remember)
+        self._maker = SpanMaker(make_resource(worker), self._emit, self._remember)
         self._failures: deque[tuple[float, FailedSession]] = deque(maxlen=10_000)
 
     def add(self, updates: Sequence[TracedRows]) -> int:
@@ -126,10 +128,10 @@ class ChannelSpans:
         self._failures.append((time.monotonic() + RECORDED_SECONDS, failed))
 
 
-def channel_spans(database: Database) -> ChannelSpans | None:
-    """None: traces are off, or what is asked for is not installed."""
+def channel_spans(database: Database, worker: str) -> ChannelSpans | None:
+    """What makes spans in the updater of this worker; None: traces are off, or what is asked for is not installed."""
     try:
-        return ChannelSpans(database) if is_on() else None
+        return ChannelSpans(database, worker) if is_on() else None
     except SettingsError as error:
         _log.error("no traces: %s", error)
         return None

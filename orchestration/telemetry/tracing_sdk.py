@@ -27,7 +27,6 @@ from orchestration.telemetry import tracing_catalogue as names
 from orchestration.telemetry.tracing import SessionTrace, own_trace_id, parse_traceparent
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -55,8 +54,10 @@ def is_on() -> bool:
 class Tracing:
     """Traces in one process of a worker: what is to be traced, and spans that actions and their libraries make."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - only where traces are on
+
+        from orchestration.telemetry.resource import make_resource  # noqa: PLC0415
 
         self._batches: LateBatches | None = None
         known = trace.get_tracer_provider()
@@ -64,7 +65,7 @@ class Tracing:
             self._provider = known
             return
         self._batches = LateBatches(make_exporter)
-        self._provider = TracerProvider(resource=make_resource(), shutdown_on_exit=False)
+        self._provider = TracerProvider(resource=make_resource(worker), shutdown_on_exit=False)
         self._provider.add_span_processor(self._batches)  # type: ignore[arg-type]  # it has all that one has
         trace.set_tracer_provider(self._provider)
 
@@ -184,6 +185,8 @@ class Sent:
         return self._exporter.force_flush(timeout_millis)
 
 
+#: The worker that this process belongs to; empty: nobody said it.
+_worker = ""
 _tracing: Tracing | None = None
 _owner = 0
 _making = threading.Lock()
@@ -195,25 +198,21 @@ def get_tracing() -> Tracing | None:
     if _owner != os.getpid():
         with _making:
             if _owner != os.getpid():
-                _tracing = Tracing() if is_on() else None
+                _tracing = Tracing(_worker) if is_on() else None
                 _owner = os.getpid()
     return _tracing
+
+
+def name_worker(worker: str) -> None:
+    """Spans that this process makes, and what it forks, are of that worker; called before the first of them."""
+    global _worker  # noqa: PLW0603 - one for each process
+    _worker = worker
 
 
 def end_tracing() -> None:
     """The process ends: what waits in it is sent, if that is quick."""
     if _tracing is not None and _owner == os.getpid():
         _tracing.end()
-
-
-def make_resource() -> Resource:
-    """Who makes the spans: `OTEL_RESOURCE_ATTRIBUTES`, and `OTEL_SERVICE_NAME` or `parallelizer`."""
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-
-    resource = Resource.create()
-    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
-        resource = resource.merge(Resource({"service.name": "parallelizer"}))
-    return resource
 
 
 def make_exporter() -> SpanExporter:

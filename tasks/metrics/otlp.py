@@ -31,6 +31,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from orchestration.reports.metrics import Family, Labels, MetricsReader
 from orchestration.telemetry.metrics import Type
+from orchestration.telemetry.resource import make_resource
 
 _log = logging.getLogger(__name__)
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
@@ -42,14 +43,13 @@ CLOSE_SECONDS: Final = 2.0
 class OtlpSender:
     """Sends the metrics of one worker again and again, from a thread of its own.
 
-    Args: instance: tells workers apart, and is the same after a restart.
+    Args: worker: its name.
     """
 
-    def __init__(self, reader: MetricsReader, instance: str) -> None:
+    def __init__(self, reader: MetricsReader, worker: str) -> None:
         self._reader = reader
         self._exporter = OTLPMetricExporter()
-        name = os.environ.get("OTEL_SERVICE_NAME") or "parallelizer"
-        self._resource = Resource.create({"service.name": name, "service.instance.id": instance})
+        self._resource = make_resource(worker)
         self._began_ns = time.time_ns()
         self._interval_seconds = int(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or DEFAULT_INTERVAL_MS) / 1000
         self._closing = threading.Event()

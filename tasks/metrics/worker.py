@@ -37,7 +37,7 @@ class WorkerMetrics:
         if by_otlp:
             from tasks.metrics.otlp import OtlpSender  # noqa: PLC0415 - 20 MB that few need
 
-            sender = OtlpSender(reader, worker.partition("#")[0])
+            sender = OtlpSender(reader, worker)
             sender.start()
             self._open.callback(sender.close)
 

@@ -83,7 +83,7 @@ class Upkeep(bootsteps.StartStopStep):
         if is_green():
             importlib.import_module("tasks.worker.green_pool").adapt()
         counters.share()
-        prepare_worker()
+        prepare_worker(_name)
         importlib.import_module("tasks.engine")  # once, before the fork: the children share its memory
 
     def start(self, worker: Any) -> None:
