@@ -18,10 +18,11 @@ from orchestration.reports import runs
 from orchestration.reports.explain import explain_run, waits_of
 from orchestration.reports.lanes import lanes_of
 from orchestration.state.records import LiveSnapshot
-from orchestration.store import json_text, pictures, sessions, tasks, workflows
+from orchestration.store import json_text, pictures, sessions, task_logs, tasks, workflows
 from orchestration.store.pictures import STATUSES, ChangedTask, Choice, TaskColumns
 from orchestration.store.pool import Database
 from orchestration.store.sessions import SessionRow
+from orchestration.telemetry.tracing import parse_traceparent
 from orchestration.vocabulary import NO_ITEM, TaskStatus
 
 #: Above so many tasks a picture has no columns; it is drawn from `density`, and its tasks come in pages.
@@ -31,6 +32,8 @@ MOST_CHANGES: Final = 500
 #: Runs that took less are told in µs, since in ms they would be a few strokes.
 SHORT_RUN_US: Final = 20_000_000
 MOST_BINS: Final = 2_000
+#: Lines of a task's log that are shown.
+MOST_LOG_LINES: Final = 500
 #: Characters of a payload or result that are shown.
 MOST_TEXT: Final = 65_536
 
@@ -292,7 +295,7 @@ def task(database: Database, flow_session_id: str, action: str, item: int) -> di
         "ran_us": _since(stored.started_at, stored.finished_at),
         "waited_us": branch.waited_us if branch is not None and item == NO_ITEM else None,
         "result": stored.result, "result_bytes": stored.result_bytes,
-    }  # fmt: skip
+    } | _logs(database, row, action, item)  # fmt: skip
 
 
 class _Moment:
@@ -321,12 +324,28 @@ def _numbered(found: Sequence[ChangedTask], graph: Graph) -> list[list[Any]]:
     return [[graph.places[one.action], *one[1:]] for one in found if one.action in graph.places]
 
 
+def _logs(database: Database, row: SessionRow, action: str, item: int) -> dict[str, Any]:
+    """What a task logged, by time, and whether there is more of it."""
+    lines = task_logs.lines_by_time(
+        database, row.flow_session_id, row.session_day, action=action, item=item, limit=MOST_LOG_LINES + 1
+    )
+    return {
+        "logs": [
+            {"at": _ms(line.logged_at), "attempt": line.attempt, "level": line.level, "message": line.message,
+             "fields": line.fields}
+            for line in lines[:MOST_LOG_LINES]
+        ],
+        "more_logs": len(lines) > MOST_LOG_LINES,
+    }  # fmt: skip
+
+
 def _once(row: SessionRow) -> dict[str, Any]:
     """What never changes of a run."""
-    payload = row.payload
+    payload, trace = row.payload, parse_traceparent(row.traceparent)
     return {
         "id": row.flow_session_id, "workflow": row.workflow, "version": row.version, "priority": row.priority,
-        "created_at": _ms(row.created_at), "payload": None if payload is None else payload[:MOST_TEXT],
+        "created_at": _ms(row.created_at), "trace_id": None if trace is None else f"{trace[0]:032x}",
+        "payload": None if payload is None else payload[:MOST_TEXT],
         "payload_size": 0 if payload is None else len(payload),
         "output": None if row.output is None else row.output[:MOST_TEXT],
         "error": None if row.error is None else json_text.load(row.error),

@@ -16,6 +16,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from orchestration.store import sessions, updates
 from orchestration.store.pool import Database
+from orchestration.store.task_logs import write_task_logs
+from orchestration.telemetry.task_logs import TaskLogLine
 from orchestration.vocabulary import RunStatus
 from tests.browser.conftest import PHONE, Visitor, findings_of
 from tests.integration.store.rows import new_session, task
@@ -288,6 +290,9 @@ def test_what_users_wrote_is_shown_as_text_and_runs_nowhere(
         ._replace(worker=EVIL),
     ]  # fmt: skip
     updates.write_rows(database, rows)
+    logged = f"logged {EVIL}"
+    line = TaskLogLine(day, run.flow_session_id, EVIL, -1, 1, 1_790_000_000_200_000, EVIL, EVIL, logged)
+    write_task_logs(database, [line._replace(fields=f'{{"{_json(EVIL)}": "{_json(EVIL)}"}}')])
     sessions.finish_session(
         database, run.flow_session_id, run.session_day, RunStatus.FAILED, result, error, {"failed": 1}
     )
@@ -298,6 +303,8 @@ def test_what_users_wrote_is_shown_as_text_and_runs_nowhere(
         page.locator(".run-scroll .run-row").nth(2 if item else 0).click()
         expect(details(page).get_by_role("heading").first).to_have_text(f"each[{item}]" if item else EVIL)
         expect(details(page)).to_contain_text(EVIL)
+        if not item:
+            expect(details(page)).to_contain_text(logged)
     page.get_by_role("button", name="By action").click()
     canvas = page.locator(".run-canvas")
     canvas.hover(position={"x": 20, "y": 34})

@@ -7,20 +7,30 @@ import { NO_ITEM } from "./run_model.js";
 import { progressOf } from "./run_graph.js";
 import { Why } from "./run_why.js";
 
+/** What a task logs while it runs is looked for so often. */
+const LOGS_MS = 2000;
+
 export function Details({ run, version, selection, select, showItems, place }) {
   const row = selection ? run.find(selection.action, selection.item) : -1;
   const state = row < 0 ? "" : `${run.status[row]} ${run.attempt[row]}`;
   const name = selection ? run.actions[selection.action].name : "";
   const [found, setFound] = useState(null);
+  const logsMore = found?.task?.status === "running" && found.name === name && found.item === selection?.item;
   useEffect(() => {
     if (!selection) return undefined;
     const stop = new AbortController();
     setFound((before) => (before && before.name === name && before.item === selection.item ? before : null));
-    getJson(link("api", "run", page.run, "task"), { action: name, item: selection.item }, { signal: stop.signal })
+    const read = () => getJson(link("api", "run", page.run, "task"), { action: name, item: selection.item }, { signal: stop.signal })
       .then((task) => setFound({ name, item: selection.item, task }))
       .catch((error) => error instanceof Refusal && setFound({ name, item: selection.item, error: error.message }));
-    return () => stop.abort();
-  }, [name, selection?.item, state]);
+    read();
+    // what it logs meanwhile is no change of the run
+    const timer = logsMore ? setInterval(() => document.hidden || read(), LOGS_MS) : 0;
+    return () => {
+      clearInterval(timer);
+      stop.abort();
+    };
+  }, [name, selection?.item, state, logsMore]);
 
   const title = selection ? (selection.item === NO_ITEM ? name : `${name}[${selection.item}]`) : "This run";
   return html`<aside class="flow-card run-details" ref=${place} tabindex="-1" aria-labelledby="run-details-title">
@@ -67,7 +77,7 @@ function OfTask({ run, task, selection, showItems, select }) {
     </dl>
     ${task.inputs !== undefined && html`<${Text} title="Inputs" text=${JSON.stringify(task.inputs, null, 2)} open />`}
     ${task.result !== null && task.result !== undefined && html`<${Text} title="Result" text=${pretty(task.result)} open note=${cut(task.result, task.result_bytes)} />`}
-    ${task.logs && html`<${Text} title="Logs" text=${task.logs.map((line) => [line.at, line.level, line.message].filter(Boolean).join("  ")).join("\n")} open />`}
+    ${task.logs?.length > 0 && html`<${Text} title="Logs" text=${task.logs.map(logLine).join("\n")} open note=${task.more_logs && `The first ${number(task.logs.length)} lines; parallelizer logs shows all.`} />`}
     <${Text} title="Definition" text=${JSON.stringify(definition, null, 2)} open=${task.result === undefined || task.result === null} />`;
 }
 
@@ -82,6 +92,7 @@ function OfRun({ run, select }) {
       ${fact("Accepted", html`<${Time} at=${info.created_at} />`)}
       ${fact("Ended", info.finished_at && html`<${Time} at=${info.finished_at} />`)}
       ${fact("Priority", info.priority || null)}
+      ${fact("Trace", info.trace_id && html`<code class="run-id">${info.trace_id}</code>`)}
     </dl>
     ${info.payload !== null && html`<${Text} title="Payload" text=${pretty(info.payload)} open note=${cut(info.payload, info.payload_size)} />`}
     ${info.output && html`<${Text} title="Output" text=${pretty(info.output)} open />`}
@@ -98,6 +109,12 @@ function Text({ title, text, note, open = false }) {
   return html`<details class="run-text" open=${open}><summary>${title}</summary>
     <pre tabindex="0">${text}</pre>${note && html`<p class="flow-faint">${note}</p>`}</details>`;
 }
+
+const clock = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23",
+});
+const logLine = ({ at, attempt, level, message, fields }) =>
+  [clock.format(at), attempt > 1 ? `attempt ${attempt}` : "", level, message, fields ? JSON.stringify(fields) : ""].filter(Boolean).join("  ");
 
 const fact = (name, value) => value !== null && value !== undefined && value !== false && value !== "" && html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
 

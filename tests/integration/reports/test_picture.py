@@ -13,12 +13,13 @@ from orchestration.errors import UnknownRun
 from orchestration.reports import picture
 from orchestration.state.live import LiveState
 from orchestration.state.records import ItemProgress, LiveSnapshot
-from orchestration.store import pictures, sessions, updates
+from orchestration.store import pictures, sessions, task_logs, updates
 from orchestration.store.pictures import STATUSES, Choice
 from orchestration.store.pool import Database
 from orchestration.store.results import put_result, stored_mark
 from orchestration.store.sessions import SessionRow
 from orchestration.store.updates import BranchUpdate
+from orchestration.telemetry.task_logs import TaskLogLine
 from orchestration.vocabulary import TaskStatus
 from tests.integration.store.rows import new_session, task
 from tests.support.seeded_runs import PLAIN, seed_run
@@ -237,6 +238,38 @@ def test_a_task_has_its_result_error_and_definition(database: Database, run: Ses
     write(database, run, "first", status="failed", error='{"type": "E", "message": "<b>"}')
     assert picture.task(database, run.flow_session_id, "first", -1)["error"] == {"type": "E", "message": "<b>"}
     assert picture.task(database, run.flow_session_id, "last", -1)["status"] == "pending"
+
+
+def test_a_task_has_the_first_of_the_lines_that_it_logged(
+    database: Database, run: SessionRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, us = str(run.session_day), 1_790_000_000_000_000
+    task_logs.write_task_logs(
+        database,
+        [
+            TaskLogLine(day, run.flow_session_id, "each", item, 2, us + 1000 * number, "info", "shop", text, fields)
+            for number, (item, text, fields) in enumerate(
+                [(1, "sold", '{"sku": 7}'), (0, "of another", None), (1, "<b>sold</b>", None)]
+            )
+        ],
+    )
+    write(database, run, "each", 1)
+    sold = {"at": us // 1000, "attempt": 2, "level": "info", "message": "sold", "fields": {"sku": 7}}
+    found = picture.task(database, run.flow_session_id, "each", 1)
+    assert found["logs"] == [sold, {**sold, "at": us // 1000 + 2, "message": "<b>sold</b>", "fields": None}]
+    assert not found["more_logs"]
+    monkeypatch.setattr(picture, "MOST_LOG_LINES", 1)
+    found = picture.task(database, run.flow_session_id, "each", 1)
+    assert (found["logs"], found["more_logs"]) == ([sold], True)
+
+
+def test_a_picture_names_the_trace_of_its_run(database: Database, run: SessionRow) -> None:
+    assert picture.picture(database, Moment(), run.flow_session_id)["run"]["trace_id"] is None
+    database.execute(
+        "UPDATE flow_sessions SET traceparent = %s WHERE flow_session_id = %s",
+        (f"00-{7:032x}-{8:016x}-01", run.flow_session_id),
+    )
+    assert picture.picture(database, Moment(), run.flow_session_id)["run"]["trace_id"] == f"{7:032x}"
 
 
 def test_of_a_large_result_the_beginning_is_shown(database: Database, run: SessionRow) -> None:
