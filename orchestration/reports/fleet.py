@@ -8,8 +8,8 @@ from typing import Any
 from orchestration.state.fleet import FleetState, read_fleet
 from orchestration.state.limits import LimitReport, read_limits
 from orchestration.state.live import LiveState
+from orchestration.store.ended import Ended, read_ended
 from orchestration.store.pool import Database
-from orchestration.store.written import Written, written
 
 #: Open runs that a report has, the oldest.
 MOST_SESSIONS = 100
@@ -21,7 +21,7 @@ class FleetReport:
 
     state: FleetState
     limits: tuple[LimitReport, ...]
-    written: Written
+    ended: Ended
 
     def to_json(self) -> dict[str, Any]:
         """The fields that scripts rely on."""
@@ -42,7 +42,7 @@ class FleetReport:
 class Rates:
     """Speed between two reports, by the second."""
 
-    #: Task rows and runs that PostgreSQL has recorded first.
+    #: Tasks, items among them, and runs that have ended.
     tasks: float
     runs: float
     #: Slots at work, as a share of all, at the later one.
@@ -57,7 +57,7 @@ class Rates:
 
 def fleet(database: Database, live: LiveState, most_sessions: int = MOST_SESSIONS) -> FleetReport:
     """The fleet as it stands; cheap to ask each second."""
-    return FleetReport(read_fleet(live, most_sessions), tuple(read_limits(live)), written(database))
+    return FleetReport(read_fleet(live, most_sessions), tuple(read_limits(live)), read_ended(database))
 
 
 def rates_between(before: FleetReport, after: FleetReport) -> Rates:
@@ -66,7 +66,7 @@ def rates_between(before: FleetReport, after: FleetReport) -> Rates:
     slots = sum(worker.slots for worker in after.state.workers)
     busy = sum(worker.busy for worker in after.state.workers)
     return Rates(
-        max(0, after.written.tasks - before.written.tasks) / seconds,
-        max(0, after.written.sessions - before.written.sessions) / seconds,
+        (after.ended.tasks - before.ended.tasks) / seconds,
+        (after.ended.sessions - before.ended.sessions) / seconds,
         min(1.0, busy / slots) if slots else 0.0,
     )

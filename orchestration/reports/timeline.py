@@ -6,15 +6,14 @@ branches and items at once.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
 from orchestration.errors import UnknownRun
+from orchestration.reports.lanes import lanes_of
 from orchestration.reports.shape import Shape, load_shape
 from orchestration.store import sessions, tasks
 from orchestration.store.pool import Database
@@ -144,25 +143,20 @@ def blocks_of(shape: Shape, rows: Sequence[TaskRow], branches: Mapping[str, Bran
 
 
 def deal_lanes(blocks: Iterable[Block]) -> list[Lane]:
-    """Lanes by worker, as few as its blocks need that none overlap; each block in the lowest that is free."""
-    lanes: list[Lane] = []
+    """Lanes by worker, as few as its blocks need that none overlap; each block in the one that became free last."""
     ordered = sorted(blocks, key=lambda block: (block.worker, block.start_us, block.end_us))
-    for worker, own in groupby(ordered, key=attrgetter("worker")):
-        found: list[list[Block]] = []
-        free: list[int] = []
-        busy: list[tuple[int, int]] = []
-        for block in own:
-            while busy and busy[0][0] <= block.start_us:
-                heapq.heappush(free, heapq.heappop(busy)[1])
-            if free:
-                place = heapq.heappop(free)
-            else:
-                place = len(found)
-                found.append([])
-            found[place].append(block)
-            heapq.heappush(busy, (block.end_us, place))
-        lanes += [Lane(worker, number, tuple(one)) for number, one in enumerate(found, start=1)]
-    return lanes
+    workers = sorted({block.worker for block in ordered})
+    number = {worker: place for place, worker in enumerate(workers)}
+    dealt = lanes_of(
+        [number[block.worker] for block in ordered],
+        [block.start_us for block in ordered],
+        [block.end_us for block in ordered],
+    )
+    found: list[list[Block]] = [[] for _ in dealt.workers]
+    for block, lane in zip(ordered, dealt.of, strict=True):
+        found[lane].append(block)
+    first = {worker: dealt.workers.index(number[worker]) for worker in workers}
+    return [Lane(own[0].worker, lane - first[own[0].worker] + 1, tuple(own)) for lane, own in enumerate(found)]
 
 
 def waiting_of(blocks: Iterable[Block]) -> tuple[tuple[int, int], ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.reports.fleet import fleet, rates_between
+from orchestration.reports.fleet import fleet
 from orchestration.reports.timeline import timeline
 from orchestration.state.live import LiveState
 from orchestration.store.pool import Database
@@ -132,8 +132,8 @@ def test_top_shows_workers_slots_runs_limits_and_speed(
         (tmp_path / f"each:{item}.1").touch()
     client.run("AsyncResult(session).get(timeout=60)", session=session)
     Records(worker).tasks(session, 6)
-    # PostgreSQL tells its counts some seconds later
-    wait_until(lambda: rates_between(before, fleet(database, live)).tasks > 0, "the tasks are counted", 20)
+    after = fleet(database, live).ended
+    assert (after.tasks - before.ended.tasks, after.sessions - before.ended.sessions) == (6, 1)
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl-c"])
