@@ -13,7 +13,7 @@ from orchestration.state.live import LiveState
 from orchestration.store import sessions
 from orchestration.store.pool import Database
 from orchestration.store.run_lists import RunFilter
-from orchestration.vocabulary import RunStatus
+from orchestration.vocabulary import Mode, RunStatus, Settlement
 from tests.integration.state.test_operator_limits import LEASE_US, QUEUE, open_session
 from tests.integration.store.rows import new_id, new_session
 
@@ -47,8 +47,9 @@ def test_a_line_tells_what_a_run_under_way_does_and_why_it_waits(live: LiveState
 def test_a_brief_is_what_a_snapshot_says_without_its_claims(live: LiveState) -> None:
     live.beat_worker("w#1", [QUEUE], 2, LEASE_US)
     names = [new_id() for _ in range(3)]
-    for name in names:
-        open_session(live, name, branches=4)
+    runners = [open_session(live, name, branches=4) for name in names]
+    (claim,) = live.settle_branch(runners[1], [], call=1).claims
+    live.settle_branch(runners[1], [Settlement(claim, "expand", size=5)], call=2, mode=Mode.LEAVE)
     briefs = read_briefs(live, [*names, new_id()])
     assert list(briefs) == names
     for name in names:
@@ -57,3 +58,4 @@ def test_a_brief_is_what_a_snapshot_says_without_its_claims(live: LiveState) -> 
         assert briefs[name].in_use == len(snapshot.claims)
         for field in ("status", "limit", "ready", "deferred", "open_branches", "counts", "items", "paused"):
             assert getattr(briefs[name], field) == getattr(snapshot, field), field
+    assert briefs[names[1]].ready == 3 + 5, "other branches, and items that nobody has claimed"
