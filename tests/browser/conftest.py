@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.support.flower import ANN, RunningFlower
 
 AXE = Path(__file__).parent.parent / "data" / "axe" / "axe.min.js"
 #: What axe-core is asked for: the rules of WCAG 2.2, levels A and AA.
 RULES = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]
+#: How long a page may take to show what is expected, ms: on a busy machine Flower alone takes seconds.
+expect.set_options(timeout=20_000)
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "reduced_motion": "reduce",
 }  # fmt: skip
@@ -56,7 +58,7 @@ class Visitor:
         context.expose_binding("reportViolation", lambda _, what: self.wrong.append(f"policy: {what}"))
         context.add_init_script(_REPORT_VIOLATIONS)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(20_000)
         page.on("console", lambda said: self.wrong.append(f"console: {said.text}") if said.type == "error" else None)
         page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
         page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))

@@ -21,6 +21,7 @@ from parallelizer.services.supervision import LoggedProgram, stop_programs
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 
+START_SECONDS = 90.0
 COOKIE_SECRET = "only-for-tests"
 ANN, BOB = "ann@example.com", "bob@example.com"
 #: How people sign in → what Flower is started with.
@@ -102,7 +103,9 @@ def running_flower(
     program.start()
     running = RunningFlower("", mode, program)
     try:
-        wait_until(lambda: program.has_exited() or "Visit me at" in running.log, "Flower says where it is")
+        wait_until(
+            lambda: program.has_exited() or "Visit me at" in running.log, "Flower says where it is", START_SECONDS
+        )
         found = re.search(r"Visit me at (https?://[^/\s]+)", running.log)
         assert found is not None, log_tail(program.log, 60)
         running.url = found[1] + (f"/{prefix}" if prefix else "")
