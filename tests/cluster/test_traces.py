@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -43,7 +44,10 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def two(module_fleet: Fleet, receiver: Receiver) -> Fleet:
     """Two workers of two processes that send their spans."""
-    module_fleet.start(2, ACTION_MODULES=ACTION_MODULES, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    module_fleet.start(
+        2, ACTION_MODULES=ACTION_MODULES, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        LOG_LEVEL="info,processor=debug",
+    )  # fmt: skip
     return module_fleet
 
 
@@ -105,6 +109,22 @@ def test_spans_that_actions_make_are_below_their_task(client: Client, two: Fleet
     trace.check()
     tasks = {span.span_id: span["action"] for span in trace.named(TASK)}
     assert sorted(tasks[span.parent_id] for span in trace.named("inner")) == ["one", "start", "three", "two"]
+
+
+def test_log_lines_name_the_trace_of_their_run(client: Client, two: Fleet) -> None:
+    start, after = {"uses": "test.span", "with": {"name": "x"}}, {"uses": "test.span", "needs": ["start"]}
+    actions = {"start": start, **{name: {**start, **after} for name in ("one", "two", "three")}}
+    result = run(client, {"name": "logged", "actions": actions})
+
+    def told_by(logger: str) -> set[str]:
+        lines = [line for worker in two.workers for line in worker.log.read_text().splitlines() if logger in line]
+        found = [line for line in map(json.loads, lines) if line.get("flow_session_id") == result["flow_session_id"]]
+        return {line["trace_id"] for line in found}
+
+    # the one within the call of an action, the other where no span is current
+    for logger in ('"logger": "tests.traced"', '"logger": "orchestration.engine.processor"'):
+        wait_until(lambda told=told_by, by=logger: bool(told(by)), "it is logged")  # type: ignore[misc]
+        assert told_by(logger) == {result["output"]["one"]}
 
 
 def test_a_retry_is_a_span_of_its_own_that_links_to_the_attempt_before(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 
@@ -9,10 +10,13 @@ from opentelemetry import trace
 
 from orchestration import action
 
+_log = logging.getLogger("tests.traced")
+
 
 @action("test.span")
 def span(name: str) -> str:
-    """Make a span, as an instrumented library does; give its trace."""
+    """Log a line; make a span, as an instrumented library does; give its trace."""
+    _log.info("before the span")
     with trace.get_tracer("tests").start_as_current_span(name) as made:
         return f"{made.get_span_context().trace_id:032x}"
 
