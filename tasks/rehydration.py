@@ -64,6 +64,7 @@ class Rehydration:
         self._tick = 0
         #: Sessions that were given to this process and are not published yet: nobody else finds them for a while.
         self._given: deque[Unfinished] = deque()
+        self._given_in: int | None = None
         self._ticked_in: int | None = None
         #: The epoch in which Redis counted less than it had before.
         self._gone_back_in: int | None = None
@@ -103,14 +104,18 @@ class Rehydration:
         if epoch is None:
             self._steady_since = None
             return 0
+        if self._given_in != epoch.number:
+            self._given.clear()  # forgotten with the epoch, and found again
+        # at once: another process may always be the one that looks
+        published = self._publish_given()
         if self._steady_since is None:
             self._steady_since = now
         if min(now - self._steady_since, epoch.age_seconds) < self._grace_seconds:
-            return 0
+            return published
         # what is on its way from before the epoch is to be known first
         if self._stream.oldest_age_seconds() >= epoch.age_seconds or not self._live.begin_look(LOOK_SECONDS * 0.8):
-            return 0
-        return self._take_up(epoch.number)
+            return published
+        return published + self._take_up(epoch.number)
 
     def _keep_epoch(self) -> recovery.Epoch | None:
         """The epoch that is valid in both; None: one is only beginning."""
@@ -144,7 +149,7 @@ class Rehydration:
                 probe("rehydration.dropping")
 
     def _take_up(self, epoch: int) -> int:
-        published = self._publish_given()
+        published = 0
         for statuses in _ORDER:
             after = None
             while published < MOST_AT_ONCE:
@@ -161,6 +166,7 @@ class Rehydration:
         queues = [(session.flow_session_id, str(session.call["queue"])) for session in page]
         lost = self._live.take_up_sessions(epoch, queues, int(TAKE_UP_SECONDS * 1e6))
         by_id = {session.flow_session_id: session for session in page}
+        self._given_in = epoch
         self._given += [by_id[flow_session_id] for flow_session_id in lost or ()]
         return self._publish_given()
 
