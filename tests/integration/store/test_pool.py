@@ -117,7 +117,7 @@ def test_after_a_fail_over_connections_to_the_old_primary_are_not_used_again(
     database.execute("CREATE TABLE seen (n int)")
     name = urlsplit(empty_database_url).path.removeprefix("/")
     admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    admin.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (name,))
     for _ in range(2):
         with pytest.raises(ServiceUnreachable, match="read-only"):
             database.execute("INSERT INTO seen VALUES (1)")
