@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 4.0
 #: A session that was given to a process which did not publish it, or whose message was lost again, is found after it.
 TAKE_UP_SECONDS: Final = 300.0
+#: Longer than any worker says to hold a message at a time (worker/holding.py): who holds it has been given it.
+GIVEN_SECONDS: Final = 60.0
 #: Sessions in one look-up, and most that are published in one round: what follows comes with the next.
 PAGE: Final = 500
 MOST_AT_ONCE: Final = 2000
@@ -65,6 +67,8 @@ class Rehydration:
         #: Sessions that were given to this process and are not published yet: nobody else finds them for a while.
         self._given: deque[Unfinished] = deque()
         self._given_in: int | None = None
+        #: Sessions of which it was asked whether they are lost, and no answer came: they may have been given.
+        self._asked: Mapping[str, Unfinished] = {}
         self._ticked_in: int | None = None
         #: The epoch in which Redis counted less than it had before.
         self._gone_back_in: int | None = None
@@ -106,6 +110,8 @@ class Rehydration:
             return 0
         if self._given_in != epoch.number:
             self._given.clear()  # forgotten with the epoch, and found again
+            self._asked = {}
+        self._claim_asked()
         # at once: another process may always be the one that looks
         published = self._publish_given()
         if self._steady_since is None:
@@ -164,11 +170,19 @@ class Rehydration:
 
     def _publish_lost(self, epoch: int, page: Sequence[Unfinished]) -> int:
         queues = [(session.flow_session_id, str(session.call["queue"])) for session in page]
-        lost = self._live.take_up_sessions(epoch, queues, int(TAKE_UP_SECONDS * 1e6))
-        by_id = {session.flow_session_id: session for session in page}
         self._given_in = epoch
+        self._asked = by_id = {session.flow_session_id: session for session in page}
+        lost = self._live.take_up_sessions(epoch, queues, int(TAKE_UP_SECONDS * 1e6))
+        self._asked = {}
         self._given += [by_id[flow_session_id] for flow_session_id in lost or ()]
         return self._publish_given()
+
+    def _claim_asked(self) -> None:
+        """What was given by an answer that was lost. If another process has it, a second message does no harm."""
+        if self._asked:
+            given = self._live.held_beyond([*self._asked], GIVEN_SECONDS)
+            self._given += [self._asked[flow_session_id] for flow_session_id in given]
+            self._asked = {}
 
     def _publish_given(self) -> int:
         """Send the messages of sessions that were given to this process, also in a round before that was cut short."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -293,11 +294,9 @@ def test_redis_that_has_gone_back_begins_one_epoch_for_all(engine: SteppingEngin
         assert engine.live.epoch() == 3
 
 
-def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
-    engine: SteppingEngine, redis_url: str, journal: Path
-) -> None:
-    """Its broker was away: it was given to this process, so nobody else would find it for minutes."""
-    session, sent = "55555555-5555-4555-8555-555555555555", []
+def accept_and_lose(engine: SteppingEngine, journal: Path) -> str:
+    """A session that was accepted, and whose message is gone; a worker serves its queue."""
+    session = str(uuid.uuid4())
     definition = load_definition({"name": "given", "actions": {"a": record(journal)}})
     version_id = compile_plan(definition).version_id
     version = workflows.register_version(
@@ -308,6 +307,14 @@ def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
         celery_task_id=session, call=f'{{"namespace": "{engine.live.space.namespace}", "queue": "{QUEUE}"}}',
     )  # fmt: skip
     engine.live.beat_worker("w#1", [QUEUE], 1, 60_000_000)
+    return session
+
+
+def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
+    engine: SteppingEngine, redis_url: str, journal: Path
+) -> None:
+    """Its broker was away: it was given to this process, so nobody else would find it for minutes."""
+    session, sent = accept_and_lose(engine, journal), list[str]()
 
     def publish(flow_session_id: str, *_: object) -> None:
         sent.append(flow_session_id)
@@ -322,3 +329,27 @@ def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
         assert engine.live.client.exists(engine.live.space.key("looking")), "it is not its turn to look"
         assert rehydration.look() == 1
     assert sent == [session, session]
+
+
+def test_a_session_whose_giving_was_not_answered_is_published_with_the_next_look(
+    engine: SteppingEngine, redis_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, sent = accept_and_lose(engine, journal), list[str]()
+    take_up = engine.live.take_up_sessions
+
+    def lose_the_answer(*arguments: Any) -> None:
+        take_up(*arguments)
+        monkeypatch.undo()
+        raise ConnectionError("Redis was killed")
+
+    with closing(StatusStream(redis_url, engine.live.space.namespace)) as stream:
+        rehydration = Rehydration(
+            engine.live, engine.database, stream, 0.0, lambda given, *_: sent.append(given), lambda _: None
+        )
+        rehydration.look()
+        monkeypatch.setattr(engine.live, "take_up_sessions", lose_the_answer)
+        with pytest.raises(ConnectionError):
+            rehydration.look()
+        assert rehydration.look() == 1
+        assert rehydration.look() == 0
+    assert sent == [session]
