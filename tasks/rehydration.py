@@ -6,10 +6,11 @@ what it holds is dropped. In a valid epoch each session that has not ended has l
 message (worker/holding.py). Those that have neither are published again; the task that comes then rebuilds what is
 known of them (engine/rebuild.py).
 
-Any number of processes may do this: an epoch begins once, and a session is given to one of them for some minutes.
+Any number of processes may do this: an epoch begins once, and a session is given to one of them for some seconds, and
+when that has published it, to nobody for some minutes.
 
 What if it dies here: an epoch that was begun in PostgreSQL only is finished by the next one, from the start; a session
-that was given and not published is found again after `TAKE_UP_SECONDS`.
+that was given and not published is found again after `GIVE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from orchestration.vocabulary import Publication, RunStatus
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 4.0
-#: A session that was given to a process which did not publish it, or whose message was lost again, is found after it.
+#: A session that was given to a process which did not publish it is found after it.
+GIVE_SECONDS: Final = 20.0
+#: A session whose message was lost again is found after it; it may wait so long for a worker.
 TAKE_UP_SECONDS: Final = 300.0
-#: Longer than any worker says to hold a message at a time (worker/holding.py): who holds it has been given it.
-GIVEN_SECONDS: Final = 60.0
 #: Sessions in one look-up, and most that are published in one round: what follows comes with the next.
 PAGE: Final = 500
 MOST_AT_ONCE: Final = 2000
@@ -67,8 +68,6 @@ class Rehydration:
         #: Sessions that were given to this process and are not published yet: nobody else finds them for a while.
         self._given: deque[Unfinished] = deque()
         self._given_in: int | None = None
-        #: Sessions of which it was asked whether they are lost, and no answer came: they may have been given.
-        self._asked: Mapping[str, Unfinished] = {}
         self._ticked_in: int | None = None
         #: The epoch in which Redis counted less than it had before.
         self._gone_back_in: int | None = None
@@ -110,8 +109,6 @@ class Rehydration:
             return 0
         if self._given_in != epoch.number:
             self._given.clear()  # forgotten with the epoch, and found again
-            self._asked = {}
-        self._claim_asked()
         # at once: another process may always be the one that looks
         published = self._publish_given()
         if self._steady_since is None:
@@ -171,18 +168,10 @@ class Rehydration:
     def _publish_lost(self, epoch: int, page: Sequence[Unfinished]) -> int:
         queues = [(session.flow_session_id, str(session.call["queue"])) for session in page]
         self._given_in = epoch
-        self._asked = by_id = {session.flow_session_id: session for session in page}
-        lost = self._live.take_up_sessions(epoch, queues, int(TAKE_UP_SECONDS * 1e6))
-        self._asked = {}
+        lost = self._live.take_up_sessions(epoch, queues, int(GIVE_SECONDS * 1e6))
+        by_id = {session.flow_session_id: session for session in page}
         self._given += [by_id[flow_session_id] for flow_session_id in lost or ()]
         return self._publish_given()
-
-    def _claim_asked(self) -> None:
-        """What was given by an answer that was lost. If another process has it, a second message does no harm."""
-        if self._asked:
-            given = self._live.held_beyond([*self._asked], GIVEN_SECONDS)
-            self._given += [self._asked[flow_session_id] for flow_session_id in given]
-            self._asked = {}
 
     def _publish_given(self) -> int:
         """Send the messages of sessions that were given to this process, also in a round before that was cut short."""
@@ -192,6 +181,7 @@ class Rehydration:
             flow_session_id = session.flow_session_id
             _log.warning("[PARALLELIZER] nobody is at work on flow session %s: it is taken up again", flow_session_id)
             self._publish(flow_session_id, session.celery_task_id, session.call)
+            self._live.hold_session(flow_session_id, int(TAKE_UP_SECONDS * 1e6))
             self._given.popleft()
             published += 1
         return published

@@ -81,12 +81,6 @@ class LiveReading:
         """All sessions with live state, the oldest first."""
         return [name.decode() for name in self.client.zrange(self.space.key("sessions_open"), 0, -1)]
 
-    def held_beyond(self, flow_session_ids: Sequence[str], seconds: float) -> list[str]:
-        """Those of these sessions that nobody else takes up for longer than so many seconds from now."""
-        until = self.client.zmscore(self.space.key("held_sessions"), list(flow_session_ids))
-        least = self.now_us() + seconds * 1e6
-        return [name for name, at in zip(flow_session_ids, until, strict=True) if at is not None and at > least]
-
     def unserved_queues(self, most: int = 10_000) -> dict[str, int]:
         """Queues that no worker serves, and how many sessions have ready work on each.
 

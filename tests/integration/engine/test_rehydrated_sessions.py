@@ -22,7 +22,7 @@ from orchestration.state.rows import encode_rows
 from orchestration.state.stream import StatusStream
 from orchestration.store import recovery, sessions, workflows
 from orchestration.vocabulary import RunStatus, Verdict
-from tasks.rehydration import Rehydration
+from tasks.rehydration import GIVE_SECONDS, TAKE_UP_SECONDS, Rehydration
 from tests.support.journal import read_journal
 from tests.support.stepping import QUEUE, SteppingEngine
 
@@ -331,25 +331,24 @@ def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
     assert sent == [session, session]
 
 
-def test_a_session_whose_giving_was_not_answered_is_published_with_the_next_look(
-    engine: SteppingEngine, redis_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch
+def test_who_was_given_a_session_and_died_keeps_it_for_seconds_and_who_published_it_for_minutes(
+    engine: SteppingEngine, redis_url: str, journal: Path
 ) -> None:
     session, sent = accept_and_lose(engine, journal), list[str]()
-    take_up = engine.live.take_up_sessions
+    key = engine.live.space.key("held_sessions")
 
-    def lose_the_answer(*arguments: Any) -> None:
-        take_up(*arguments)
-        monkeypatch.undo()
-        raise ConnectionError("Redis was killed")
+    def seconds_left() -> float:
+        until = engine.live.client.zscore(key, session)
+        assert until is not None
+        return (float(until) - engine.live.now_us()) / 1e6
+
+    def publish(flow_session_id: str, *_: object) -> None:
+        assert 0 < seconds_left() <= GIVE_SECONDS, "should this process die now"
+        sent.append(flow_session_id)
 
     with closing(StatusStream(redis_url, engine.live.space.namespace)) as stream:
-        rehydration = Rehydration(
-            engine.live, engine.database, stream, 0.0, lambda given, *_: sent.append(given), lambda _: None
-        )
+        rehydration = Rehydration(engine.live, engine.database, stream, 0.0, publish, lambda _: None)
         rehydration.look()
-        monkeypatch.setattr(engine.live, "take_up_sessions", lose_the_answer)
-        with pytest.raises(ConnectionError):
-            rehydration.look()
         assert rehydration.look() == 1
-        assert rehydration.look() == 0
     assert sent == [session]
+    assert TAKE_UP_SECONDS - 10 < seconds_left() <= TAKE_UP_SECONDS
