@@ -6,10 +6,11 @@ what it holds is dropped. In a valid epoch each session that has not ended has l
 message (worker/holding.py). Those that have neither are published again; the task that comes then rebuilds what is
 known of them (engine/rebuild.py).
 
-Any number of processes may do this: an epoch begins once, and a session is given to one of them for some minutes.
+Any number of processes may do this: an epoch begins once, and a session is given to one of them for some seconds, and
+when that has published it, to nobody for some minutes.
 
 What if it dies here: an epoch that was begun in PostgreSQL only is finished by the next one, from the start; a session
-that was given and not published is found again after `TAKE_UP_SECONDS`.
+that was given and not published is found again after `GIVE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from orchestration.vocabulary import Publication, RunStatus
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 4.0
-#: A session that was given to a process which did not publish it, or whose message was lost again, is found after it.
+#: A session that was given to a process which did not publish it is found after it.
+GIVE_SECONDS: Final = 20.0
+#: A session whose message was lost again is found after it; it may wait so long for a worker.
 TAKE_UP_SECONDS: Final = 300.0
 #: Sessions in one look-up, and most that are published in one round: what follows comes with the next.
 PAGE: Final = 500
@@ -64,6 +67,7 @@ class Rehydration:
         self._tick = 0
         #: Sessions that were given to this process and are not published yet: nobody else finds them for a while.
         self._given: deque[Unfinished] = deque()
+        self._given_in: int | None = None
         self._ticked_in: int | None = None
         #: The epoch in which Redis counted less than it had before.
         self._gone_back_in: int | None = None
@@ -103,14 +107,18 @@ class Rehydration:
         if epoch is None:
             self._steady_since = None
             return 0
+        if self._given_in != epoch.number:
+            self._given.clear()  # forgotten with the epoch, and found again
+        # at once: another process may always be the one that looks
+        published = self._publish_given()
         if self._steady_since is None:
             self._steady_since = now
         if min(now - self._steady_since, epoch.age_seconds) < self._grace_seconds:
-            return 0
+            return published
         # what is on its way from before the epoch is to be known first
         if self._stream.oldest_age_seconds() >= epoch.age_seconds or not self._live.begin_look(LOOK_SECONDS * 0.8):
-            return 0
-        return self._take_up(epoch.number)
+            return published
+        return published + self._take_up(epoch.number)
 
     def _keep_epoch(self) -> recovery.Epoch | None:
         """The epoch that is valid in both; None: one is only beginning."""
@@ -144,7 +152,7 @@ class Rehydration:
                 probe("rehydration.dropping")
 
     def _take_up(self, epoch: int) -> int:
-        published = self._publish_given()
+        published = 0
         for statuses in _ORDER:
             after = None
             while published < MOST_AT_ONCE:
@@ -159,7 +167,8 @@ class Rehydration:
 
     def _publish_lost(self, epoch: int, page: Sequence[Unfinished]) -> int:
         queues = [(session.flow_session_id, str(session.call["queue"])) for session in page]
-        lost = self._live.take_up_sessions(epoch, queues, int(TAKE_UP_SECONDS * 1e6))
+        self._given_in = epoch
+        lost = self._live.take_up_sessions(epoch, queues, int(GIVE_SECONDS * 1e6))
         by_id = {session.flow_session_id: session for session in page}
         self._given += [by_id[flow_session_id] for flow_session_id in lost or ()]
         return self._publish_given()
@@ -175,6 +184,7 @@ class Rehydration:
                 extra={"flow_session_id": flow_session_id},
             )  # fmt: skip
             self._publish(flow_session_id, session.celery_task_id, session.call)
+            self._live.hold_session(flow_session_id, int(TAKE_UP_SECONDS * 1e6))
             self._given.popleft()
             published += 1
         return published

@@ -388,6 +388,12 @@ class LiveState(LiveReading):
         reply = load_script("take_up_sessions")(self.scripts, self.space, values, epoch=epoch, lease=lease_us)
         return None if reply is None else [name.decode() for name in reply]
 
+    def hold_session(self, flow_session_id: str, lease_us: int) -> None:
+        """Nobody takes it up for so long: its message is on its way."""
+        load_script("hold_sessions")(
+            self.scripts, self.space, [flow_session_id], lease=lease_us, worker="", holder_lease=0, tasks=0, most=1
+        )
+
     def epoch(self) -> int | None:
         """The epoch that Redis knows; None: it has lost it, with everything else."""
         found = self.client.get(self.space.key("epoch"))

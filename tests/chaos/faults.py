@@ -29,6 +29,8 @@ CANCELLED_SHARE: Final = 0.3
 WRONG_SECONDS: Final = (-3600.0, -90.0, -1.0, 0.0, 1.0, 90.0, 3600.0)
 #: Where workers are quick, messages wait for moments.
 WAITING_SECONDS: Final = 2.0
+#: What a process had claimed begins yet, until its next call tells that it is nobody's.
+UNHEARD_SECONDS: Final = 1.0
 #: Longer than any action of the mix takes, and than the wait for a server that is away.
 UPKEEP_SECONDS: Final = 40.0
 
@@ -100,7 +102,7 @@ class Schedule:
             if fault.takes:
                 self.taken[fault.takes] = injected
         else:
-            injected.over = time.time()
+            injected.over = max(injected.over, time.time())
         return injected
 
     def end_due(self, now: float) -> list[Injected]:
@@ -263,6 +265,7 @@ def lose_redis(stack: ChaosStack, _: random.Random) -> Injected | None:
     injected.lost_since = injected.began - 10
     with closing(stack.redis()) as client:
         client.flushall()
+    injected.over = time.time() + UNHEARD_SECONDS
     return injected
 
 

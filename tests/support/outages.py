@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import redis
+
 from orchestration.store import migrate
 from parallelizer.services.folder import prepare_folder
 from parallelizer.services.postgres import EmbeddedPostgres
@@ -70,6 +72,14 @@ def away(server: Server, number: signal.Signals = signal.SIGKILL) -> Iterator[No
     finally:
         server.start()
         server.wait_ready()
+
+
+def wait_on_disk(server: EmbeddedValkey) -> None:
+    """Whatever was written so far is on its disk: a busy one is up to two seconds late, which a kill then loses."""
+    with redis.Redis.from_url(server.url, single_connection_client=True) as client:
+        client.incr("on_disk")
+        client.execute_command("WAITAOF", 1, 0, 0)
+        client.delete("on_disk")
 
 
 def pass_seconds(seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -21,7 +22,7 @@ from orchestration.state.rows import encode_rows
 from orchestration.state.stream import StatusStream
 from orchestration.store import recovery, sessions, workflows
 from orchestration.vocabulary import RunStatus, Verdict
-from tasks.rehydration import Rehydration
+from tasks.rehydration import GIVE_SECONDS, TAKE_UP_SECONDS, Rehydration
 from tests.support.journal import read_journal
 from tests.support.stepping import QUEUE, SteppingEngine
 
@@ -293,11 +294,9 @@ def test_redis_that_has_gone_back_begins_one_epoch_for_all(engine: SteppingEngin
         assert engine.live.epoch() == 3
 
 
-def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
-    engine: SteppingEngine, redis_url: str, journal: Path
-) -> None:
-    """Its broker was away: it was given to this process, so nobody else would find it for minutes."""
-    session, sent = "55555555-5555-4555-8555-555555555555", []
+def accept_and_lose(engine: SteppingEngine, journal: Path) -> str:
+    """A session that was accepted, and whose message is gone; a worker serves its queue."""
+    session = str(uuid.uuid4())
     definition = load_definition({"name": "given", "actions": {"a": record(journal)}})
     version_id = compile_plan(definition).version_id
     version = workflows.register_version(
@@ -308,6 +307,14 @@ def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
         celery_task_id=session, call=f'{{"namespace": "{engine.live.space.namespace}", "queue": "{QUEUE}"}}',
     )  # fmt: skip
     engine.live.beat_worker("w#1", [QUEUE], 1, 60_000_000)
+    return session
+
+
+def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
+    engine: SteppingEngine, redis_url: str, journal: Path
+) -> None:
+    """Its broker was away: it was given to this process, so nobody else would find it for minutes."""
+    session, sent = accept_and_lose(engine, journal), list[str]()
 
     def publish(flow_session_id: str, *_: object) -> None:
         sent.append(flow_session_id)
@@ -319,6 +326,29 @@ def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
         rehydration.look()
         with pytest.raises(ConnectionError):
             rehydration.look()
-        engine.live.client.delete(engine.live.space.key("looking"))
+        assert engine.live.client.exists(engine.live.space.key("looking")), "it is not its turn to look"
         assert rehydration.look() == 1
     assert sent == [session, session]
+
+
+def test_who_was_given_a_session_and_died_keeps_it_for_seconds_and_who_published_it_for_minutes(
+    engine: SteppingEngine, redis_url: str, journal: Path
+) -> None:
+    session, sent = accept_and_lose(engine, journal), list[str]()
+    key = engine.live.space.key("held_sessions")
+
+    def seconds_left() -> float:
+        until = engine.live.client.zscore(key, session)
+        assert until is not None
+        return (float(until) - engine.live.now_us()) / 1e6
+
+    def publish(flow_session_id: str, *_: object) -> None:
+        assert 0 < seconds_left() <= GIVE_SECONDS, "should this process die now"
+        sent.append(flow_session_id)
+
+    with closing(StatusStream(redis_url, engine.live.space.namespace)) as stream:
+        rehydration = Rehydration(engine.live, engine.database, stream, 0.0, publish, lambda _: None)
+        rehydration.look()
+        assert rehydration.look() == 1
+    assert sent == [session]
+    assert TAKE_UP_SECONDS - 10 < seconds_left() <= TAKE_UP_SECONDS

@@ -20,7 +20,7 @@ from orchestration.state.records import NewSession, Runner
 from orchestration.vocabulary import Claim, Outcome, Settlement, Verdict
 from parallelizer.services.folder import prepare_folder
 from parallelizer.services.valkey import EmbeddedValkey
-from tests.support.outages import away, frozen
+from tests.support.outages import away, frozen, wait_on_disk
 from tests.support.waiting import wait_until
 
 LONG_US = 3_600_000_000
@@ -84,6 +84,7 @@ def test_a_settlement_waits_for_a_redis_that_is_killed_and_is_kept_meanwhile(
     server: EmbeddedValkey, patient: LiveState
 ) -> None:
     calling = Calling(patient)
+    wait_on_disk(server)
     with away(server):
         calling.thread.start()
         assert calling.kept.wait(30)
