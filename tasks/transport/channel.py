@@ -38,7 +38,6 @@ _log = logging.getLogger(__name__)
 SCHEMES: Final = ("redis", "rediss")
 #: While the server's memory is full it refuses moves: how often it is asked then.
 FULL_SECONDS: Final = 0.25
-_TAKES_NOTHING: Final = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 #: What a message that can't be read shows of itself in the log.
 SHOWN_BYTES: Final = 1000
 
@@ -371,7 +370,9 @@ class LeasedTransport(celerys.Transport):
 
     Channel = LeasedChannel
     #: A server that takes nothing now is as good as away: a worker connects again, a sender tries again.
-    connection_errors = (*celerys.Transport.connection_errors, *_TAKES_NOTHING)
+    connection_errors = (
+        *celerys.Transport.connection_errors, redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError,
+    )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -43,8 +43,8 @@ AT_ONCE: Final = 12
 MOST_SECONDS: Final = 45.0
 #: With more messages than these in the queue, none are repeated.
 MOST_WAITING: Final = 100
-#: Of a lost session that was given to a process which then died: the campaign does not wait for it.
-TAKEN_UP_SECONDS: Final = 60.0
+#: A worker says again within it which messages it holds; what is held for longer was given to a process of upkeep.
+HELD_SECONDS: Final = 8.0
 
 
 def _pair(*steps: str) -> list[str]:
@@ -284,7 +284,8 @@ class _Campaign:
         self.crashes.inject(lose_redis(self.stack, random.Random(0)))
         self.lost_since(10)
         again = [*_pair("script.take_up_sessions", "publish.take_up"), "rebuild.done"]
-        self.crashes.crash(again, MOST_SECONDS, self.age_held)
+        # one after the other, and after each some seconds pass until the next process looks
+        self.crashes.crash(again, 2 * MOST_SECONDS, self.age_held)
         self.sender.send_again()
 
     # What leads there
@@ -303,10 +304,10 @@ class _Campaign:
         fault.lost_since, fault.over = fault.began - seconds, fault.began + 10
 
     def age_held(self) -> None:
-        """Minutes pass for sessions that were given to a process which died before it published them."""
+        """For sessions that were given to a process which then died, the time passes until they are found again."""
         with closing(self.stack.redis()) as client:
             seconds, _ = client.time()
-            client.zremrangebyscore(self.key("held_sessions"), (seconds + TAKEN_UP_SECONDS) * 1e6, "+inf")
+            client.zremrangebyscore(self.key("held_sessions"), (seconds + HELD_SECONDS) * 1e6, "+inf")
 
     def repeat_completion(self) -> None:
         """A completion comes three times, side by side."""

@@ -313,7 +313,7 @@ def accept_and_lose(engine: SteppingEngine, journal: Path) -> str:
 def test_a_session_that_could_not_be_published_is_published_with_the_next_look(
     engine: SteppingEngine, redis_url: str, journal: Path
 ) -> None:
-    """Its broker was away: it was given to this process, so nobody else would find it for minutes."""
+    """Its broker was away; it was given to this process, and another one always looks before it."""
     session, sent = accept_and_lose(engine, journal), list[str]()
 
     def publish(flow_session_id: str, *_: object) -> None:
