@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -82,6 +83,7 @@ class Transitions(CallerRules, RunnerRules, OperatorRules, TimeRules, FaultRules
         self.live.close()
 
 
+@pytest.mark.timeout(600)
 def test_transitions_follow_the_model(redis_url: str) -> None:
     Transitions.redis_url = redis_url
     run_state_machine_as_test(
