@@ -46,7 +46,7 @@ class OperatorRules(Machine):
         holder = self.holders[data.draw(st.sampled_from(sorted(self.holders)))]
         name = holder.runner.flow_session_id
         if self.sessions[name].status == "cancelled":
-            self.live.heed_cancel(holder.runner)
+            assert self.live.heed_cancel(holder.runner)
             self.heeded.add(holder.runner.life)
         others = [other for other in self.holders.values() if other.runner.flow_session_id == name and other.held]
         unheeded = [other for other in others if other.runner.life not in self.heeded]

@@ -32,7 +32,9 @@ class TimeRules(Machine):
             elif session.is_over:
                 session.has_deadline = False  # nobody looks any more whether it has passed
             session.wake()
-        assert wait_us is not None or not any(session.has_deadline for session in self.sessions.values())
+        # of one that has ended nobody needs to look
+        must_wait = any(session.has_deadline and session.goes_on for session in self.sessions.values())
+        assert wait_us is not None or not must_wait
         may_wait = any(session.has_deadline or session.max_wait_us for session in self.sessions.values())
         assert wait_us is None or may_wait
         self._publish(publications)
