@@ -106,12 +106,16 @@ class LiveState(LiveReading):
         )
         return [word.decode() for word in found], publications_of(publish)
 
-    @probed("redis.heed_cancel")
-    def heed_cancel(self, runner: Runner) -> None:
-        """Let those know that cancelled the runner's session: it begins nothing more of what it has claimed."""
-        key = self.space.key("heeded", runner.flow_session_id)
-        with self.client.pipeline() as pipeline:
-            pipeline.sadd(key, runner.life).expire(key, HEEDED_SECONDS).execute()
+    def heed_cancel(self, runner: Runner) -> bool:
+        """Let those know that cancelled the runner's session: it begins nothing more of what it has claimed.
+
+        Returns: whether anybody can wait for it: not when the session goes on, or was closed.
+        """
+        return bool(
+            load_script("heed_cancel")(
+                self.scripts, self.space, session=runner.flow_session_id, life=runner.life, seconds=HEEDED_SECONDS
+            )
+        )
 
     def count_unheeded(self, flow_session_id: str) -> Unheeded:
         """What may still begin a step or an item of a cancelled session."""

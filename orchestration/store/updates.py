@@ -71,6 +71,7 @@ class SessionUpdate(NamedTuple):
 
 
 R = TypeVar("R", TaskUpdate, BranchUpdate, SessionUpdate)
+Timed = TypeVar("Timed", TaskUpdate, BranchUpdate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +154,14 @@ def _coalesce(kind: _Kind[R], rows: Iterable[R]) -> list[R]:
     return sorted(merged.values(), key=lambda row: row[:size])
 
 
-def _merge_tasks(one: TaskUpdate, other: TaskUpdate) -> TaskUpdate:
+def _merge_timed(one: Timed, other: Timed) -> Timed:
+    """What ran twice under one number ends no sooner than it began last, as `_FINISHED` says it of what is recorded."""
     newer, older = (other, one) if other.sequence > one.sequence else (one, other)
+    started_us, finished_us = _latest(newer.started_us, older.started_us), newer.finished_us
     return newer._replace(
         queue=newer.queue if newer.queue is not None else older.queue,
-        started_us=_latest(newer.started_us, older.started_us),
-    )
-
-
-def _merge_branches(one: BranchUpdate, other: BranchUpdate) -> BranchUpdate:
-    newer, older = (other, one) if other.sequence > one.sequence else (one, other)
-    return newer._replace(
-        queue=newer.queue if newer.queue is not None else older.queue,
-        started_us=_latest(newer.started_us, older.started_us),
+        started_us=started_us,
+        finished_us=finished_us if finished_us is None else _latest(finished_us, started_us),
     )
 
 
@@ -270,9 +266,7 @@ def _kinds(arrays: str) -> list[bool]:
 _TASK_ARRAYS, _BRANCH_ARRAYS, _SESSION_ARRAYS = "tttntnnttnntt", "ttttnnttnnn", "tttn"
 
 #: What ran twice under one number, since nobody could know of the first time, ends when the first did and began last:
-#: no row ends before it begins.
-_NOT_BEFORE_STARTED = """\
-to_timestamp(CASE WHEN finished IS NOT NULL THEN GREATEST(finished, started) END / 1e6::double precision)"""
+#: no row ends before it begins. An update alone never does (`channel.parse`), nor do merged ones (`_merge_timed`).
 _FINISHED = """\
 finished_at = CASE WHEN EXCLUDED.sequence > old.sequence
         THEN CASE WHEN EXCLUDED.finished_at IS NOT NULL
@@ -283,7 +277,7 @@ _UPSERT_TASKS = f"""
 INSERT INTO tasks AS old (session_day, flow_session_id, action, item, status, attempt, sequence, queue, worker,
     started_at, finished_at, result, error)
 SELECT day::date, id, action, item, status, attempt, sequence, queue, worker,
-    to_timestamp(started / 1e6::double precision), {_NOT_BEFORE_STARTED},
+    to_timestamp(started / 1e6::double precision), to_timestamp(finished / 1e6::double precision),
     result::json, error::json
 FROM {_source(_TASK_ARRAYS)}
     AS new (day, id, action, item, status, attempt, sequence, queue, worker, started, finished, result, error)
@@ -308,7 +302,7 @@ _UPSERT_BRANCHES = f"""
 INSERT INTO branches AS old (session_day, flow_session_id, branch, status, attempt, sequence, queue, worker,
     started_at, finished_at, waited_us)
 SELECT day::date, id, branch, status, attempt, sequence, queue, worker,
-    to_timestamp(started / 1e6::double precision), {_NOT_BEFORE_STARTED}, waited
+    to_timestamp(started / 1e6::double precision), to_timestamp(finished / 1e6::double precision), waited
 FROM {_source(_BRANCH_ARRAYS)}
     AS new (day, id, branch, status, attempt, sequence, queue, worker, started, finished, waited)
 ON CONFLICT (session_day, flow_session_id, branch) DO UPDATE SET
@@ -338,9 +332,9 @@ WHERE old.session_day = new.day::date AND old.flow_session_id = new.id AND new.s
 """
 
 _TASKS: _Kind[TaskUpdate] = _Kind(
-    count_tasks(_UPSERT_TASKS), 4, _kinds(_TASK_ARRAYS), _merge_tasks, _reduced_task, Changes.add_tasks
+    count_tasks(_UPSERT_TASKS), 4, _kinds(_TASK_ARRAYS), _merge_timed, _reduced_task, Changes.add_tasks
 )  # fmt: skip
 _BRANCHES: _Kind[BranchUpdate] = _Kind(
-    count_branches(_UPSERT_BRANCHES), 3, _kinds(_BRANCH_ARRAYS), _merge_branches, _nothing, Changes.add_branches
+    count_branches(_UPSERT_BRANCHES), 3, _kinds(_BRANCH_ARRAYS), _merge_timed, _nothing, Changes.add_branches
 )  # fmt: skip
 _SESSIONS: _Kind[SessionUpdate] = _Kind(_UPDATE_SESSIONS, 2, _kinds(_SESSION_ARRAYS), _merge_sessions, _nothing)

@@ -33,13 +33,13 @@ STEPS: Final = (
     # scripts of live state
     "script.beat_worker", "script.begin_epoch", "script.cancel_session", "script.checkpoint_step",
     "script.close_session", "script.count_unheeded", "script.expire_leases", "script.expire_runner",
-    "script.flush_chunk", "script.hold_message", "script.hold_sessions", "script.open_session",
+    "script.flush_chunk", "script.heed_cancel", "script.hold_message", "script.hold_sessions", "script.open_session",
     "script.pause_sessions", "script.reap_sessions", "script.record_rows", "script.release_delivery",
     "script.release_message", "script.resend_runners", "script.resume_sessions", "script.set_limit",
     "script.settle_branch", "script.settle_overdue", "script.start_runner", "script.stop_worker",
     "script.take_rate", "script.take_up_sessions", "script.wake_sessions",
     # plain commands to Redis that change something
-    "redis.heed_cancel", "redis.forget_checkpoints", "redis.acknowledge_updates",
+    "redis.forget_checkpoints", "redis.acknowledge_updates",
     # statements and transactions of PostgreSQL that change something
     "sql.insert_session", "sql.set_status", "sql.finish_session", "sql.write_rows", "sql.put_result",
     "sql.register_version", "sql.begin_epoch", "sql.note_cancelled", "sql.ensure_partitions",

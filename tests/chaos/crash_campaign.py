@@ -240,7 +240,7 @@ class _Campaign:
         self.crashes.inject(Injected("cancel", time.time(), cancelled=frozenset(runs)))
         for run in runs:
             cancel_session(run, waits=False)
-        self.crashes.crash(_pair("redis.heed_cancel"), 2)
+        self.crashes.crash(_pair("script.heed_cancel"), 2)
 
     def reaper(self) -> None:
         """A session would never be woken; the reaper finds it, and dies."""

@@ -19,7 +19,7 @@ from tests.support.memory_groups import MemoryGroup, why_none
 from tests.support.waiting import wait_until
 
 #: Seconds: the limit of a branch, the grace after it, and a tour of a runner; Celery's hard limit is their sum.
-LIMIT, GRACE, TOUR = 2.0, 1.0, 0.3
+LIMIT, GRACE, TOUR = 3.0, 1.0, 0.3
 HARD = LIMIT + TOUR + GRACE
 MOST_CRASHES = 3
 GROUP: Final = "parallelizer-chaos"
@@ -33,6 +33,8 @@ def stack() -> Iterator[ChaosStack]:
     with chaos_stack((("prefork", 3), ("prefork", 2))) as started:
         started.settings |= {
             "MAX_BRANCH_CRASHES": str(MOST_CRASHES), "BRANCH_GRACE_SECONDS": str(GRACE),
+            # Celery's limit of the process that began a run is by this one
+            "BRANCH_PROCESSING_TIMEOUT_SECS": str(LIMIT),
             "PYTHONPATH": f"{SHORT_TOURS}:{ROOT}",
         }  # fmt: skip
         started.start_workers()

@@ -84,6 +84,16 @@ def begun_again(playing: Scene, run: str, cut: list[Execution], since: float, mo
     return max(last()) - since
 
 
+def end_with_what_was_cut(
+    playing: Scene, run: str, cut: list[Execution], since: float, most: float, folder: Path
+) -> float:
+    """When all of these have begun once more, items are held no longer, and the run succeeds; as `begun_again`."""
+    took = begun_again(playing, run, cut, since, most)
+    (folder / "all").touch()
+    assert playing.wait_for_end(run) == "succeeded"
+    return took
+
+
 def test_a_lost_process_is_noticed_at_once(stack: ChaosStack) -> None:
     each = step(["first"], 0.25, for_each={"range": 80})
     kind = Kind({"name": "many", "actions": {"first": step([], 0.0), "each": each}}, 0, {"succeeded": 81})
@@ -118,9 +128,7 @@ def test_a_process_that_is_told_to_end_says_nothing_of_its_branch_which_begins_a
         os.kill(cut.pid, signal.SIGTERM)
         wait_until(lambda: not is_running(cut.pid), "it has ended")
         fault.over = time.time()
-        took = begun_again(playing, run, [cut], fault.began, MOST_FOR_A_PROCESS)
-        (tmp_path / "all").touch()
-        assert playing.wait_for_end(run) == "succeeded"
+        took = end_with_what_was_cut(playing, run, [cut], fault.began, MOST_FOR_A_PROCESS, tmp_path)
     assert took <= MOST_FOR_A_PROCESS
 
 
@@ -128,9 +136,7 @@ def test_a_lost_host_is_noticed_when_its_lease_is_over(stack: ChaosStack, held: 
     with scene(stack, held) as playing:
         run, worker, cut = begin_held(playing, held)
         fault = playing.lose_host(worker)
-        took = begun_again(playing, run, cut, fault.began, LEASE + MOST_BEYOND_LEASE)
-        (tmp_path / "all").touch()
-        assert playing.wait_for_end(run) == "succeeded"
+        took = end_with_what_was_cut(playing, run, cut, fault.began, LEASE + MOST_BEYOND_LEASE, tmp_path)
     assert took <= LEASE + MOST_BEYOND_LEASE
 
 
@@ -145,9 +151,7 @@ def test_what_a_cold_shutdown_cuts_begins_again_when_the_lease_is_over(
         fault.over = time.time()
         worker.sweep()
         stack.replace_worker(worker)
-        took = begun_again(playing, run, cut, fault.began, LEASE + MOST_BEYOND_LEASE)
-        (tmp_path / "all").touch()
-        assert playing.wait_for_end(run) == "succeeded"
+        took = end_with_what_was_cut(playing, run, cut, fault.began, LEASE + MOST_BEYOND_LEASE, tmp_path)
     assert took <= LEASE + MOST_BEYOND_LEASE
 
 

@@ -89,7 +89,8 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
     assert (messages["chain"], messages["one-action"]) == (1, 10)
     # a run that forks: itself, its end, and runners for the two processes, now and then one that gives way
     assert 8 <= messages["small-runs"] <= messages["small-runs-forked"] <= 8 * 5
-    assert 2 <= messages["fan-out"] <= 20
+    # one where all of it is expected to be so short that it is run where it began
+    assert 1 <= messages["fan-out"] <= 20
     for each in report["workloads"]:
         assert 0 <= each["others_share"] <= 1
         for one in each["comparisons"]:

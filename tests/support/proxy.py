@@ -239,8 +239,9 @@ class _Link:
             return
         self._is_broken = self._proxy.is_silent
         if not self._is_broken:
-            end.set_reading(False)
-            self.connecting = asyncio.get_running_loop().create_task(self._connect())
+            loop = asyncio.get_running_loop()
+            loop.call_soon(end.set_reading, False)  # Python 3.11.2 begins to read after this call, whatever it says
+            self.connecting = loop.create_task(self._connect())
 
     async def _connect(self) -> None:
         try:

@@ -75,7 +75,7 @@ class PoolTimeLimit:
                 let_in()
             return function()
         finally:
-            try:
+            try:  # the lines of `_end`: called here it would cost each item some 60 ns
                 if guarded:
                     keep_out()
                 own.end()

@@ -79,3 +79,15 @@ def test_a_queued_session_that_is_paused_begins_when_its_turn_has_come_and_it_is
     assert open_session(live, "s3", level) is Verdict.QUEUED, "the paused one runs as far as limits are concerned"
     found, publications = live.resume_sessions("session", ["s2"])
     assert (found, sessions_of(publications)) == (["resumed"], ["s2"])
+
+
+def test_who_heeds_late_leaves_nothing_behind(live: LiveState) -> None:
+    runner = Runner("s1", "s1.0", "w#1/1.s1", QUEUE, "w#1")
+    assert open_session(live, "s1", "sessions") is Verdict.GO
+    assert not live.heed_cancel(runner), "it is not being cancelled"
+    live.cancel_session("s1")
+    assert live.heed_cancel(runner)
+    assert live.is_heeded("s1")
+    live.close_session("s1")
+    assert not live.heed_cancel(runner)
+    assert not live.is_heeded("s1")

@@ -93,6 +93,21 @@ def test_no_row_ends_before_it_begins(database: Database, order: int) -> None:
     assert _row(database, flow_session_id, "status, started_at, finished_at") == ("succeeded", began, began)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_no_branch_ends_before_it_begins(database: Database, apart: bool) -> None:
+    flow_session_id = new_id()
+    rows = [
+        BranchUpdate(DAY, flow_session_id, "b", "succeeded", 1, 100_005, None, "w", NOON_US, NOON_US + 1, 77),
+        BranchUpdate(DAY, flow_session_id, "b", "running", 1, 100_001, None, "w", NOON_US + 9, None),
+    ]
+    for batch in [[row] for row in rows] if apart else [rows]:
+        updates.write_rows(database, branches=batch)
+    found = database.fetch(
+        "SELECT status, finished_at - started_at FROM branches WHERE flow_session_id = %s", (flow_session_id,)
+    )
+    assert found == [("succeeded", timedelta())]
+
+
 def test_branches_are_written_like_tasks(database: Database) -> None:
     flow_session_id = new_id()
     running = BranchUpdate(DAY, flow_session_id, "b", "running", 1, 100_001, None, "w", NOON_US, None)
@@ -175,22 +190,24 @@ def test_nothing_to_write_is_nothing_written(database: Database) -> None:
 
 @st.composite
 def _histories(draw: st.DrawFn) -> list[TaskUpdate]:
-    """Updates of a few tasks; like real ones, those with the same sequence say the same."""
+    """Updates of a few tasks; like real ones, none ends before it begins, and the same sequence says the same."""
     keys = st.lists(st.tuples(st.sampled_from("ab"), st.integers(-1, 1)), min_size=1, max_size=4, unique=True)
     sequences = st.lists(st.integers(1, 12), min_size=1, max_size=5, unique=True)
     moments = st.none() | st.integers(NOON_US, NOON_US + 9)
-    return [
-        task(
+
+    def drawn(action: str, item: int, sequence: int) -> TaskUpdate:
+        started_us, finished_us = draw(moments), draw(moments)
+        if started_us is not None and finished_us is not None:
+            started_us = min(started_us, finished_us)
+        return task(
             "drawn", action, item,
             status=draw(st.sampled_from(["pending", "running", "succeeded", "failed"])),
             sequence=sequence, attempt=draw(st.integers(1, 3)),
-            queue=draw(st.sampled_from([None, f"queue of {action}"])),
-            started_us=draw(moments), finished_us=draw(moments),
+            queue=draw(st.sampled_from([None, f"queue of {action}"])), started_us=started_us, finished_us=finished_us,
             result=draw(st.none() | st.just('{"a": 1}')), error=draw(st.none() | st.just('"é"')),
-        )
-        for action, item in draw(keys)
-        for sequence in draw(sequences)
-    ]  # fmt: skip
+        )  # fmt: skip
+
+    return [drawn(action, item, sequence) for action, item in draw(keys) for sequence in draw(sequences)]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
