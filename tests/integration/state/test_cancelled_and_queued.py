@@ -79,3 +79,19 @@ def test_a_queued_session_that_is_paused_begins_when_its_turn_has_come_and_it_is
     assert open_session(live, "s3", level) is Verdict.QUEUED, "the paused one runs as far as limits are concerned"
     found, publications = live.resume_sessions("session", ["s2"])
     assert (found, sessions_of(publications)) == (["resumed"], ["s2"])
+
+
+def test_the_end_of_a_session_is_told_once_whoever_closes_it(live: LiveState) -> None:
+    """Of two that complete it, the second may find it still open when it looks."""
+    assert open_session(live, "s1", "sessions") is Verdict.GO
+    before = live.client.xlen(live.space.key("status"))
+    for worker in ("w#1", "w#2"):
+        live.close_session("s1", worker, LEASE_US, day="2026-01-01", worker=worker, rows=b'[["x"]]')
+    entries = live.client.xrange(live.space.key("status"))[before:]
+    assert [(fields[b"s"], fields[b"w"], fields[b"b"]) for _, fields in entries] == [(b"s1", b"w#1", b'[["x"]]')]
+
+
+def test_the_end_of_a_session_that_redis_has_lost_is_told_too(live: LiveState) -> None:
+    live.close_session("s1", "w#1", LEASE_US, day="2026-01-01", worker="w#1", rows=b'[["x"]]')
+    live.close_session("s1", "w#2", LEASE_US, day="2026-01-01", worker="w#2", rows=b'[["x"]]')
+    assert live.client.xlen(live.space.key("status")) == 1
