@@ -84,6 +84,16 @@ def test_a_session_over_two_workers_is_one_connected_trace(
     assert not any(span.failed for span in trace.spans)
 
 
+def test_a_chord_of_celery_is_one_connected_trace(
+    client: Client, two: Fleet, receiver: Receiver, journal: Path
+) -> None:
+    session = run(client, {**forked(journal), "dispatch": "chord"})["flow_session_id"]
+    trace = Trace(two, receiver, session)
+    trace.check()
+    assert {span["branch"] for span in trace.named(BRANCH)} == {"start", "left", "right", "each", "join"}
+    assert links_of(trace, trace.branch("join")) == {"left", "right", "each"}
+
+
 def test_a_trace_that_the_caller_began_goes_on(client: Client, two: Fleet, receiver: Receiver, journal: Path) -> None:
     code = """
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
@@ -213,7 +223,7 @@ def test_what_had_begun_of_a_cancelled_session_is_told(
 
 
 def test_of_many_items_a_bounded_number_has_spans(client: Client, two: Fleet, receiver: Receiver) -> None:
-    items = 5000
+    items = 100_000
     actions = {"start": NOOP, "each": {**NOOP, "needs": ["start"], "for_each": {"range": items}}}
     trace = Trace(two, receiver, run(client, {"name": "many", "actions": actions})["flow_session_id"])
     trace.check()

@@ -110,7 +110,7 @@ def test_of_sessions_that_are_not_sampled_those_that_fail_have_spans(
     assert not receiver.spans(trace_ids[good])
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
 def test_traces_of_other_pools(receiver: Receiver, fleet: Fleet, journal: Path, pool: str) -> None:
     fleet.start(1, pool=pool, ACTION_MODULES=ACTION_MODULES, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     inner = {"uses": "test.span", "with": {"name": "inner"}, "needs": ["join"]}

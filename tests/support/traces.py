@@ -53,10 +53,11 @@ class Trace:
             )
         }
         tasks = self._records.rows(
-            "SELECT action, item, attempt FROM tasks WHERE flow_session_id = %s AND started_at IS NOT NULL",
+            "SELECT action, item, attempt FROM tasks"
+            " WHERE flow_session_id = %s AND started_at IS NOT NULL AND item < 100",
             self._session,
         )
-        return rows | {(TASK, *task) for task in tasks if task[1] < 100}
+        return rows | {(TASK, *task) for task in tasks}
 
     def _missing(self, receiver: Receiver) -> set[tuple[str, str, int, int]]:
         found = {
@@ -123,18 +124,17 @@ class Trace:
         """Each task's last attempt has the times of its row."""
         rows = self._records.rows(
             "SELECT action, item, attempt, started_at, finished_at, status, worker FROM tasks"
-            " WHERE flow_session_id = %s AND started_at IS NOT NULL AND finished_at IS NOT NULL",
+            " WHERE flow_session_id = %s AND started_at IS NOT NULL AND finished_at IS NOT NULL AND item < 100",
             self._session,
         )
         known: dict[tuple[Any, ...], list[Span]] = defaultdict(list)
         for span in self.named(TASK):
             known[span["action"], -1 if span["item"] is None else span["item"], span["attempt"]].append(span)
         for action, item, attempt, started, finished, status, worker in rows:
-            if item < 100:
-                (span,) = known[action, item, attempt]
-                times_us = _us(started), _us(finished)
-                assert (span.started_us, span.finished_us) == times_us, f"{span} is recorded as {times_us}"
-                assert (span["status"], span["worker"]) == (status, worker), f"{span} is recorded as {status}, {worker}"
+            (span,) = known[action, item, attempt]
+            times_us = _us(started), _us(finished)
+            assert (span.started_us, span.finished_us) == times_us, f"{span} is recorded as {times_us}"
+            assert (span["status"], span["worker"]) == (status, worker), f"{span} is recorded as {status}, {worker}"
 
 
 def _us(moment: datetime) -> int:
