@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.support.clients import Client, running_client
 from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
 from tests.support.otlp import Receiver, Span, receiving
+from tests.support.records import Records
 from tests.support.traces import (
     ACTION_MODULES,
     BRANCH,
@@ -234,3 +236,21 @@ def test_of_many_items_a_bounded_number_has_spans(client: Client, two: Fleet, re
     chunks = [span for span in trace.named(TASK) if span["items.count"] is not None]
     assert chunks
     assert all(span["tasks.succeeded"] == span["items.count"] for span in chunks)
+
+
+def test_the_trace_goes_on_after_redis_has_lost_everything(
+    client: Client, two: Fleet, receiver: Receiver, journal: Path, tmp_path: Path
+) -> None:
+    hold = {"uses": "test.hold", "with": {"journal": str(journal), "folder": str(tmp_path)}, "needs": ["left2"]}
+    session = begin(client, forked(journal, held=hold, last={**NOOP, "needs": ["held", "join"]}))
+    records = Records(two)
+    done = "SELECT count(*) FROM tasks WHERE flow_session_id = %s AND status = 'succeeded'"
+    wait_until(lambda: records.rows(done, session) == [(18,)], "all but what is held is recorded")
+    with redis.Redis.from_url(two.redis_url) as server:
+        server.flushdb()
+    for attempt in (1, 2):
+        (tmp_path / f"held.{attempt}").touch()
+    assert result_of(client, session)["status"] == "succeeded"
+    trace = Trace(two, receiver, session)
+    trace.check()
+    assert links_of(trace, trace.branch("last")) == {"held", "join"}
