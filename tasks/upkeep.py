@@ -24,7 +24,7 @@ from config.logs import configure_logging
 from config.settings import Settings
 from orchestration.channel.fallback import Fallback
 from orchestration.channel.spool import Spool
-from orchestration.channel.updater import Updater
+from orchestration.channel.updater import HOLD_SECONDS, Updater
 from orchestration.errors import DefinitionError, ServiceUnreachable, UnknownWorkflow
 from orchestration.state.client import is_away
 from orchestration.state.live import LiveState
@@ -112,6 +112,7 @@ class UpkeepLoop:
             self._database,
             worker,
             batch_rows=settings.status_batch_rows,
+            claim_idle_seconds=max(settings.lease_seconds, 2 * HOLD_SECONDS),
             spans=self._spans,
         )
         spool = Spool(settings.spool_folder, settings.spool_max_bytes)

@@ -138,11 +138,14 @@ def _read_rows(entry_id: str, head: _Head, blob: bytes, parsed: ParsedEntry) -> 
     except (MessageProcessingError, ValueError, RecursionError) as error:
         parsed.dead_letters.append(DeadLetter(entry_id, str(error), blob, head.flow_session_id))
         return
-    if rows and isinstance(rows[0], list) and rows[0][:1] == [NOTE]:
+    is_traced = rows and isinstance(rows[0], list) and rows[0][:1] == [NOTE]
+    if is_traced:
         parsed.traced.append(TracedRows(head.flow_session_id, head.day, head.time_us, head.worker, rows))
     for row in rows:
         try:
             _read_row(head, row, parsed)
+            if is_traced:
+                _set_times(row, parsed)
         except (MessageProcessingError, ValueError, TypeError) as error:
             parsed.dead_letters.append(DeadLetter(entry_id, str(error), json.dumps(row).encode(), head.flow_session_id))
 
@@ -157,6 +160,14 @@ def _read_row(head: _Head, row: Any, parsed: ParsedEntry) -> None:
         parsed.sessions.append(_session(head, row))
     elif kind != NOTE:
         raise MessageProcessingError("a row begins with t, b or s; a note of the trace with x")
+
+
+def _set_times(row: list[Any], parsed: ParsedEntry) -> None:
+    """Its span has the very times that are recorded."""
+    if row[0] == "t":
+        row[7:9] = parsed.tasks[-1].started_us, parsed.tasks[-1].finished_us
+    elif row[0] == "b":
+        row[6:8] = parsed.branches[-1].started_us, parsed.branches[-1].finished_us
 
 
 def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:

@@ -164,8 +164,9 @@ class Updater:
     def replay_pending(self) -> Drained:
         """Write what this updater has read and not acknowledged: after a failure, or a restart under the same name."""
         total, last = Drained(), "0"
+        written = {entry for held in self._held for entry in held.ids}
         while entries := self._stream.read_pending(self._consumer, self._count, last):
-            total = _sum(total, self._record(entries))
+            total = _sum(total, self._record([entry for entry in entries if entry.id not in written]))
             last = entries[-1].id
         return total
 
@@ -210,7 +211,7 @@ class Updater:
         """
         if self._spans is None:
             return
-        if at_once:
+        if at_once and self._held:
             self._spans.send_now()
         while self._held:
             held = self._held[0]

@@ -408,7 +408,7 @@ class EnhancedBranchProcessor:
         return run.settlement(deferred)
 
     def _timeline(self, claim: Claim) -> Timeline:
-        return Timeline(self._context.stores.live.clock, claim.since_us)
+        return Timeline(self._context.stores.live.clock, claim.since_us or self._context.accepted_us)
 
     def _flush(self, trace: ClaimTrace | None, settlement: Settlement) -> bool:
         """Settle the finished items of a chunk; called by the flushing thread."""

@@ -145,6 +145,9 @@ class ProcessingContext:
     metrics_recorder: MetricsRecorder = field(default_factory=MetricsRecorder)
     session: Mapping[str, object] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation)
+    #: When this process accepted it, as far as Redis's clock may have shown that by now: nothing of it began before, µs
+    #: since the epoch. 0: others did, or it is open.
+    accepted_us: int = 0
     #: The session was rebuilt from a record with gaps: any branch may have checkpoints.
     has_gaps: bool = False
     _deadline_us: int | None = None

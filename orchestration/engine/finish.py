@@ -10,7 +10,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.invoke import describe_error
 from orchestration.engine.results import encode_result
-from orchestration.engine.traced import tell_end, time_of_end
+from orchestration.engine.traced import rows_of_end, time_of_end
 from orchestration.errors import ActionError, ExpressionError, SessionClosed
 from orchestration.plan import Plan
 from orchestration.store import sessions
@@ -52,15 +52,21 @@ class RunResult:
 
 
 def end_session(
-    context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int], *, failed: bool, is_open: bool
-) -> RunResult:
+    context: ProcessingContext,
+    row: sessions.SessionRow,
+    counts: Mapping[str, int],
+    *,
+    failed: bool,
+    is_open: bool = False,
+) -> tuple[RunResult, bytes]:
     """Commit the end of a session; of several callers one wins, and all get what it wrote.
 
-    Args: is_open: its results are in Redis, where they may be lost while they are read.
+    Args: is_open: it has a completion, and its results are in Redis, where they may be lost while they are read.
+    Returns: the result, and what is to be told in the status channel.
     Raises: SessionClosed: they were.
     """
     output, error = None, None
-    settled_us = time_of_end(context)
+    settled_us = time_of_end(context) if is_open else 0
     try:
         output = encode_result(_output(context), most_bytes=context.settings.max_stored_result_bytes)
     except (ExpressionError, ActionError) as wrong:
@@ -73,9 +79,7 @@ def end_session(
         context.stores.database, context.flow_session_id, row.session_day, status, output, error, counts,
         workflow=row.workflow, branches=branches_of(context.plan, counts),
     )  # fmt: skip
-    if won:
-        tell_end(context, written, settled_us)
-    return RunResult.of_row(written, recorded_before=not won)
+    return RunResult.of_row(written, recorded_before=not won), rows_of_end(context, written, settled_us)
 
 
 def branches_of(plan: Plan, counts: Mapping[str, int]) -> int:

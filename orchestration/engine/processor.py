@@ -30,7 +30,7 @@ from orchestration.engine.rebuild import rebuild
 from orchestration.engine.results import has_nan
 from orchestration.engine.run_ids import check_same_run
 from orchestration.engine.runner import Links, RunnerLoop
-from orchestration.engine.traced import tell_end, trace_of_row
+from orchestration.engine.traced import rows_of_end, tell_end, trace_of_row
 from orchestration.engine.unsettled import end_stopped
 from orchestration.engine.versions import Version, VersionCache
 from orchestration.errors import (
@@ -161,6 +161,7 @@ class EnhancedParallelProcessor:
             return fork
         context, runner = fork.context, fork.runner
         self.stores.live.keep_clock()
+        context.accepted_us = min(row.created_us, self.stores.live.clock.latest_us(time.monotonic_ns()))
         inline = InlineRun(context, self.spawn_branch_processor(context, runner), request.queue)
         fork_without = request.fork_without
         if fork_without is not None:
@@ -221,7 +222,7 @@ class EnhancedParallelProcessor:
     def _tell_again(self, request: RunRequest, version: Version, row: sessions.SessionRow, payload: object) -> None:
         """A message comes again for a session that has ended: its process may have died before it told the trace."""
         if row.traceparent is not None:
-            tell_end(self._fork(request, version, row, payload, "").context, row, self.stores.live.now_us())
+            tell_end(self._fork(request, version, row, payload, "").context, row)
 
     def _fork(self, request: RunRequest, version: Version, row: sessions.SessionRow, payload: object, key: str) -> Fork:
         session, day = request.flow_session_id, row.session_day.isoformat()
@@ -281,13 +282,12 @@ class EnhancedParallelProcessor:
             f"{limits.max_concurrent_sessions or '-'}, per key {limits.max_concurrent_sessions_per_key or '-'}"
             f"{f', key {fork.key}' if fork.key else ''}), and when_full is reject"
         )
-        settled_us = self.stores.live.now_us()
         won, row = sessions.finish_session(
             self.stores.database, fork.request.flow_session_id, fork.row.session_day, RunStatus.FAILED,
             error=orjson.dumps({"type": "LimitReached", "message": message}), workflow=fork.version.workflow,
         )  # fmt: skip
         if won:
-            tell_end(fork.context, row, settled_us)
+            tell_end(fork.context, row)
 
     def header_of(self, flow_session_id: str) -> int:
         """How many runners the chord of an open session has; they are `<session>.1`, `<session>.2`, …; 0: no chord."""
@@ -369,27 +369,30 @@ class EnhancedParallelProcessor:
         Raises: UnknownRun. SessionNotEnded; SessionClosed: Redis has lost it, and it is taken up again.
         """
         row = self._row(flow_session_id)
-        result = None
+        result, told = None, b""
         if not row.status.is_final:
             try:
-                result = self._end_open(row)
+                result, told = self._end_open(row)
             except SessionClosed:
                 row = self._row(flow_session_id)
                 if not row.status.is_final:
                     raise
         elif row.traceparent is not None and self.stores.live.is_open(flow_session_id):
-            self._tell_end_of_open(row)
-        holder = self._life()
-        publications, is_holder = self.stores.live.close_session(flow_session_id, holder, DELIVERY_US)
+            told = self._rows_of_end(row)
+        publications, is_holder = self.stores.live.close_session(
+            flow_session_id, self._life(), DELIVERY_US,
+            day=row.session_day.isoformat(), worker=self.worker, rows=told,
+        )  # fmt: skip
         self.links.publish_runners(publications)
         self._contexts.pop(flow_session_id, None)
         return replace(result or RunResult.of_row(row, recorded_before=True), delivered_by_another=not is_holder)
 
-    def _tell_end_of_open(self, row: sessions.SessionRow) -> None:
+    def _rows_of_end(self, row: sessions.SessionRow) -> bytes:
         """Whoever has committed the end may have died before it told the trace, as before it closed the session."""
         with suppress(SessionClosed):
             context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
-            tell_end(context, row, self.stores.live.now_us())
+            return rows_of_end(context, row)
+        return b""
 
     def _row(self, flow_session_id: str) -> sessions.SessionRow:
         row = sessions.load_session(self.stores.database, flow_session_id)
@@ -397,7 +400,7 @@ class EnhancedParallelProcessor:
             raise WorkflowExecutionError(f"flow session {flow_session_id} is not in PostgreSQL")
         return row
 
-    def _end_open(self, row: sessions.SessionRow) -> RunResult:
+    def _end_open(self, row: sessions.SessionRow) -> tuple[RunResult, bytes]:
         counts, failed, stopped = self.stores.live.ended_counts(row.flow_session_id)
         context = self._context(row.flow_session_id, row.version_id, row.session_day.isoformat())
         if stopped is not None:
@@ -412,9 +415,11 @@ class EnhancedParallelProcessor:
         if not live.record_rows(context.flow_session_id, context.day, self.worker, data, keep, alone=True):
             return fork  # cancelled or taken up in the meantime: its end is that of an open session
         try:
-            result = end_session(context, fork.row, inline.counts, failed=inline.failed, is_open=False)
+            result, told = end_session(context, fork.row, inline.counts, failed=inline.failed)
         except ServiceUnreachable:
             return fork
+        if told:
+            live.record_rows(context.flow_session_id, context.day, self.worker, told, alone=True)
         if any(len(fork.version.plan.branches[name].actions) > 1 for name in fork.version.plan.roots):
             live.forget_checkpoints(context.flow_session_id)
         return result

@@ -84,9 +84,9 @@ class SpanFactory:
 class ClaimTrace:
     """What is told of one claim of a session that is sampled.
 
-    In a note: n rows that follow it are its own; b the branch; a when its first attempt was claimed; p the branches
-    before it; i the place of the first step; f the rows are the end of a `for_each`; c a chunk: start, items that have
-    ended, size of the `for_each`, attempt, counts; l the attempt before this one, by action; d lost attempts.
+    In a note: n rows that follow it are its own; b the branch; a when it began, if not with this attempt; p the
+    branches before it; i the place of the first step; f the rows are the end of a `for_each`; c a chunk: start, items
+    that have ended, size of the `for_each`, attempt, counts; l the attempt before this one, by action; d lost attempts.
     """
 
     def __init__(self, context: ProcessingContext, claim: Claim, trace: SessionTrace, began: dict[str, int]) -> None:
@@ -95,7 +95,8 @@ class ClaimTrace:
         self._trace = trace
         self._began_here = began
         self._branch = context.plan.branches[claim.name]
-        self._began_us = claim.since_us
+        #: When it began, if not with this claim.
+        self._began_us = 0
         self._former: dict[str, int] = {}
         self._lost: list[Row] = []
 
@@ -148,27 +149,29 @@ class ClaimTrace:
         return settlement
 
     def _begin_items(self, settlement: Settlement) -> None:
-        clock = self._context.stores.live.clock
-        self._began_us = self._began_us or clock.us(time.monotonic_ns())
+        context, claim = self._context, self._claim
+        clock = context.stores.live.clock
+        self._began_us = self._began_us or claim.since_us or max(context.accepted_us, clock.us(time.monotonic_ns()))
         self._began_here[self._branch.name] = self._began_us
         settlement.results = [*(settlement.results or ()), self._began_note()]
 
     def _begin_of(self, claim: Claim) -> int:
         if claim.kind is not UnitKind.FINISH:
-            return self._began_us
+            # with this attempt: as its row says; that of a `for_each` has no start
+            return self._began_us or (claim.since_us if self._branch.is_for_each else 0)
         context, name = self._context, self._branch.name
         began_us = self._began_here.get(name)
         return began_us or _number(context.stores.live, context.flow_session_id, _began_field(name)) or claim.since_us
 
     def _began_note(self) -> tuple[str, bytes]:
-        return _began_field(self._branch.name), str(self._began_us).encode()
+        return _began_field(self._branch.name), str(self._began_us or self._claim.since_us).encode()
 
     def _lose(self, action: str, item: int, attempt: int) -> None:
         context, claim = self._context, self._claim
         lost = context.stores.live.lost_claim(context.flow_session_id, claim.unit)
         self._former[action] = attempt
         if lost is None:  # its session was not open then, or the live state of that time is gone
-            self._lost = [[action, item, attempt, self._began_us, claim.since_us, "", ""]]
+            self._lost = [[action, item, attempt, self._began_us or claim.since_us, claim.since_us, "", ""]]
             return
         self._lost = [[action, item, attempt, lost.since_us, lost.until_us, lost.worker, lost.death]]
 
@@ -187,7 +190,7 @@ def trace_of_row(row: SessionRow) -> SessionTrace | None:
     """The trace of a session by its record; None: it is not traced."""
     if row.traceparent is None:
         return None
-    return session_trace(row.flow_session_id, row.traceparent, int(row.created_at.timestamp() * 1e6))
+    return session_trace(row.flow_session_id, row.traceparent, row.created_us)
 
 
 def kept_trace(trace: SessionTrace) -> tuple[str, bytes]:
@@ -218,24 +221,30 @@ def tell_unsettled(context: ProcessingContext, rows: list[Row], branch: Branch, 
 
 
 def time_of_end(context: ProcessingContext) -> int:
-    """When the completion of a session begins, for `tell_end`; 0 where it is not traced."""
-    if context.span_factory.trace is None:
-        return 0
-    live = context.stores.live
-    live.keep_clock()
-    return live.clock.us(time.monotonic_ns())
+    """When the completion of a session begins, by Redis itself: not before its branches have ended by it.
+
+    Returns: µs since the epoch; 0 where it is not traced.
+    """
+    return 0 if context.span_factory.trace is None else context.stores.live.now_us()
 
 
-def tell_end(context: ProcessingContext, row: SessionRow, settled_us: int) -> None:
-    """Tell that a session has ended, once its end is committed.
+def tell_end(context: ProcessingContext, row: SessionRow) -> None:
+    """Tell that a session has ended, once its end is committed; of one that was opened, `close_session` does."""
+    rows = rows_of_end(context, row)
+    if rows:
+        context.stores.live.record_rows(row.flow_session_id, context.day, context.worker, rows, alone=True)
 
-    Args: settled_us: when its completion began, by Redis.
+
+def rows_of_end(context: ProcessingContext, row: SessionRow, settled_us: int = 0) -> bytes:
+    """What tells in the status channel that a session has ended, once its end is committed; empty: nothing.
+
+    Args: settled_us: when its completion began (`time_of_end`); 0: that is not known, or it had none.
     """
     trace = context.span_factory.trace
     if trace is None or not row.status.is_final or row.finished_at is None:
-        return
+        return b""
     told = {
-        "status": row.status.value, "finished_us": int(row.finished_at.timestamp() * 1e6), "settled_us": settled_us,
+        "status": row.status.value, "finished_us": round(row.finished_at.timestamp() * 1e6), "settled_us": settled_us,
         "workflow": row.workflow, "version": row.version, "priority": row.priority, "counts": dict(row.counts),
         "error": None if row.error is None else orjson.loads(row.error),
     }  # fmt: skip
@@ -243,7 +252,7 @@ def tell_end(context: ProcessingContext, row: SessionRow, settled_us: int) -> No
         # nothing was told of it; of what failed there will be spans, made of its record
         told["branches"] = {action: branch for action, (branch, _) in context.plan.places.items()}
     note: Row = [NOTE, trace.traceparent, trace.accepted_us, {"n": 0, "s": told}]
-    context.stores.live.record_rows(row.flow_session_id, context.day, context.worker, encode_rows([note]))
+    return encode_rows([note])
 
 
 def _before(plan: Plan, branch: Branch) -> list[str]:

@@ -14,7 +14,7 @@ import orjson
 from orchestration.engine.context import ProcessingContext
 from orchestration.engine.finish import RunResult, branches_of, ensure_open
 from orchestration.engine.results import counts_of
-from orchestration.engine.traced import tell_end, tell_unsettled, time_of_end
+from orchestration.engine.traced import rows_of_end, tell_unsettled, time_of_end
 from orchestration.plan import Branch
 from orchestration.state.records import ItemProgress, Stopped, Unsettled
 from orchestration.state.rows import branch_row, encode_rows, end_sequence_of, sequence_of, task_row
@@ -35,10 +35,11 @@ _GAVE_WAY = {
 
 def end_stopped(
     context: ProcessingContext, row: sessions.SessionRow, counts: Mapping[str, int], stopped: Stopped
-) -> RunResult:
+) -> tuple[RunResult, bytes]:
     """Commit the end of a session that was stopped; of several callers one wins, and all get what it wrote.
 
     Args: counts: tasks of branches that have settled, by status.
+    Returns: the result, and what is to be told in the status channel.
     Raises: SessionClosed: its live state was lost meanwhile.
     """
     live, session = context.stores.live, context.flow_session_id
@@ -65,9 +66,7 @@ def end_stopped(
         context.stores.database, session, row.session_day, status, None, error, total,
         workflow=row.workflow, branches=branches_of(context.plan, total),
     )  # fmt: skip
-    if won:
-        tell_end(context, written, settled_us)
-    return RunResult.of_row(written, recorded_before=not won)
+    return RunResult.of_row(written, recorded_before=not won), rows_of_end(context, written, settled_us)
 
 
 def _end_of(context: ProcessingContext, stopped: Stopped) -> tuple[RunStatus, bytes | None]:

@@ -123,25 +123,28 @@ class LiveState(LiveReading):
         return Unheeded(units, runners)
 
     def close_session(
-        self, flow_session_id: str, holder: str = "", lease_us: int = 0
-    ) -> tuple[tuple[Publication, ...], bool]:
+        self, flow_session_id: str, holder: str = "", lease_us: int = 0, *,
+        day: str = "", worker: str = "", rows: bytes = b"",
+    ) -> tuple[tuple[Publication, ...], bool]:  # fmt: skip
         """Remove the live state of a session that has ended.
 
-        Args: holder: who is to deliver the result; lease_us: how long that takes at most.
+        Args: holder: who is to deliver the result; lease_us: how long that takes at most. day, worker, rows: what is
+            told of its end, unless it has been closed before.
         Returns: runners of other sessions to publish; False when another one is to deliver.
         """
-        return self._close(flow_session_id, holder=holder, lease=lease_us, epoch="")
+        return self._close(flow_session_id, holder=holder, lease=lease_us, epoch="", day=day, worker=worker, rows=rows)
 
     def drop_session(self, flow_session_id: str, epoch: int) -> tuple[Publication, ...]:
         """Remove live state that can't be trusted, unless this epoch has begun; in it, the session is rebuilt."""
-        return self._close(flow_session_id, holder="", lease=0, epoch=str(epoch))[0]
+        return self._close(flow_session_id, holder="", lease=0, epoch=str(epoch), day="", worker="", rows=b"")[0]
 
     def _close(
-        self, flow_session_id: str, *, holder: str, lease: int, epoch: str
+        self, flow_session_id: str, *, holder: str, lease: int, epoch: str, day: str, worker: str, rows: bytes
     ) -> tuple[tuple[Publication, ...], bool]:
         publish, is_holder = load_script("close_session")(
-            self.scripts, self.space, session=flow_session_id, holder=holder, lease=lease, epoch=epoch
-        )
+            self.scripts, self.space, session=flow_session_id, holder=holder, lease=lease, epoch=epoch, day=day,
+            worker=worker, rows=rows,
+        )  # fmt: skip
         return publications_of(publish), bool(is_holder)
 
     def release_delivery(self, flow_session_id: str, holder: str) -> bool:
@@ -375,8 +378,8 @@ class LiveState(LiveReading):
     ) -> bool:
         """Send rows that no other script sends.
 
-        Args: alone: they are all of a session that was never opened.
-        Returns: False when it was cancelled meanwhile, or, with `alone`, when it is open: then nothing was sent.
+        Args: alone: they are of a session that was never opened.
+        Returns: False when it was cancelled meanwhile, or, with `alone`, when it is open or was: then nothing was sent.
         """
         values: list[Argument] = [flow_session_id, day, worker, int(alone), rows]
         return bool(load_script("record_rows").run(self.scripts, self.space, values, keep))

@@ -88,6 +88,11 @@ class SessionRow:
     created: bool = False
 
     @property
+    def created_us(self) -> int:
+        """When it was accepted, µs since the epoch."""
+        return round(self.created_at.timestamp() * 1e6)
+
+    @property
     def duration_seconds(self) -> float | None:
         """From start to end; None until both are known."""
         if self.started_at is None or self.finished_at is None:

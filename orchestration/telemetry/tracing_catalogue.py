@@ -80,10 +80,11 @@ SPANS: Final = (
     ),
     SpanKind(
         EXECUTION, f"`{LIFECYCLE}`", "flow session", "the session is accepted",
-        "all its branches have settled, and its completion begins", (SESSION, WORKFLOW, STATUS),
+        "all its branches have settled, and its completion begins; of a session that ends in the process which "
+        "accepted it: with it", (SESSION, WORKFLOW, STATUS),
     ),
     SpanKind(
-        BRANCH, f"`{EXECUTION}`", "branch; `for_each`", "its first attempt is claimed", "it settles",
+        BRANCH, f"`{EXECUTION}`", "branch; `for_each`", "its first attempt begins", "it settles",
         (SESSION, BRANCH_NAME, ATTEMPT, STATUS, WORKER, WAIT, QUEUE, MESSAGING, COUNTS, ERROR_TYPE),
         "to the branches before it",
     ),

@@ -138,9 +138,8 @@ class SpanMaker:
         attributes: Attributes, *, error: Mapping[str, Any] | None = None, failed: bool = False,
         links: Sequence[int] = (), events: Sequence[Event] = (), kind: SpanKind = SpanKind.INTERNAL,
     ) -> None:  # fmt: skip
-        """Make one span; nothing of the session is older than the session."""
-        started_us = max(times_us[0], trace.accepted_us)
-        finished_us = max(times_us[1], started_us)
+        """Make one span; its times are those of the record."""
+        started_us, finished_us = times_us[0], max(times_us)
         status = _UNSET
         if failed:
             told = error or {}
@@ -186,7 +185,7 @@ class _Part:
             trace, names.LIFECYCLE, trace.lifecycle_id, trace.caller_span_id, times_us, attributes,
             error=told["error"], failed=failed, kind=SpanKind.CONSUMER,
         )  # fmt: skip
-        settled_us = min(int(told["settled_us"]), times_us[1])
+        settled_us = min(int(told["settled_us"]) or times_us[1], times_us[1])
         self._maker.span(
             trace, names.EXECUTION, trace.execution_id, trace.lifecycle_id, (times_us[0], settled_us),
             {names.WORKFLOW: told["workflow"], names.STATUS: status}, failed=failed,

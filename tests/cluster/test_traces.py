@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.support.clients import Client, running_client
 from tests.support.fleet import Fleet
 from tests.support.journal import read_journal
 from tests.support.otlp import Receiver, Span, receiving
+from tests.support.records import Records
 from tests.support.traces import (
     ACTION_MODULES,
     BRANCH,
@@ -42,7 +44,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def two(module_fleet: Fleet, receiver: Receiver) -> Fleet:
+def two(receiver: Receiver, module_fleet: Fleet) -> Fleet:
     """Two workers of two processes that send their spans."""
     module_fleet.start(
         2, ACTION_MODULES=ACTION_MODULES, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
@@ -82,7 +84,16 @@ def test_a_session_over_two_workers_is_one_connected_trace(
     assert (root["workflow.name"], root["tasks.succeeded"], root.service) == ("traced", 17, "parallelizer")
     assert {span["flow_session.id"] for span in trace.spans} == {session}
     assert not any(span.failed for span in trace.spans)
-    assert receiver.repeated == 0
+
+
+def test_a_chord_of_celery_is_one_connected_trace(
+    client: Client, two: Fleet, receiver: Receiver, journal: Path
+) -> None:
+    session = run(client, {**forked(journal), "dispatch": "chord"})["flow_session_id"]
+    trace = Trace(two, receiver, session)
+    trace.check()
+    assert {span["branch"] for span in trace.named(BRANCH)} == {"start", "left", "right", "each", "join"}
+    assert links_of(trace, trace.branch("join")) == {"left", "right", "each"}
 
 
 def test_a_trace_that_the_caller_began_goes_on(client: Client, two: Fleet, receiver: Receiver, journal: Path) -> None:
@@ -214,7 +225,7 @@ def test_what_had_begun_of_a_cancelled_session_is_told(
 
 
 def test_of_many_items_a_bounded_number_has_spans(client: Client, two: Fleet, receiver: Receiver) -> None:
-    items = 5000
+    items = 100_000
     actions = {"start": NOOP, "each": {**NOOP, "needs": ["start"], "for_each": {"range": items}}}
     trace = Trace(two, receiver, run(client, {"name": "many", "actions": actions})["flow_session_id"])
     trace.check()
@@ -225,3 +236,21 @@ def test_of_many_items_a_bounded_number_has_spans(client: Client, two: Fleet, re
     chunks = [span for span in trace.named(TASK) if span["items.count"] is not None]
     assert chunks
     assert all(span["tasks.succeeded"] == span["items.count"] for span in chunks)
+
+
+def test_the_trace_goes_on_after_redis_has_lost_everything(
+    client: Client, two: Fleet, receiver: Receiver, journal: Path, tmp_path: Path
+) -> None:
+    hold = {"uses": "test.hold", "with": {"journal": str(journal), "folder": str(tmp_path)}, "needs": ["left2"]}
+    session = begin(client, forked(journal, held=hold, last={**NOOP, "needs": ["held", "join"]}))
+    records = Records(two)
+    done = "SELECT count(*) FROM tasks WHERE flow_session_id = %s AND status = 'succeeded'"
+    wait_until(lambda: records.rows(done, session) == [(18,)], "all but what is held is recorded")
+    with redis.Redis.from_url(two.redis_url) as server:
+        server.flushdb()
+    for attempt in (1, 2):
+        (tmp_path / f"held.{attempt}").touch()
+    assert result_of(client, session)["status"] == "succeeded"
+    trace = Trace(two, receiver, session)
+    trace.check()
+    assert links_of(trace, trace.branch("last")) == {"held", "join"}

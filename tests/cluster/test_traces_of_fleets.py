@@ -39,7 +39,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_the_trace_is_whole_after_the_loss_of_a_worker(
-    fleet: Fleet, receiver: Receiver, journal: Path, tmp_path: Path
+    receiver: Receiver, fleet: Fleet, journal: Path, tmp_path: Path
 ) -> None:
     """With all its processes, as with its host; also with the one that makes spans."""
     lost, _ = fleet.start(
@@ -57,9 +57,9 @@ def test_the_trace_is_whole_after_the_loss_of_a_worker(
         for task in theirs:
             (tmp_path / f"{task}.2").touch()
         assert result_of(client, session)["counts"] == {"succeeded": 21}
-    # an upkeep process may have been killed at what it had just read, which is taken over after 30 s
-    trace = Trace(fleet, receiver, session, seconds=75.0)
-    trace.check()
+    # an upkeep process may have been killed at what it had just read, which is taken over when its lease is over
+    trace = Trace(fleet, receiver, session)
+    trace.check(repeats=True)
     lost_items = [span for span in trace.named(TASK) if span["status"] == "lost"]
     assert sorted(f"held:{span['item']}" for span in lost_items) == sorted(theirs)
     again = {span["item"]: span for span in trace.named(TASK) if span["attempt"] == 2}
@@ -79,7 +79,7 @@ def processes_of(worker: LoggedProgram) -> set[int]:
 
 
 def test_of_sessions_that_are_not_sampled_those_that_fail_have_spans(
-    fleet: Fleet, receiver: Receiver, journal: Path
+    receiver: Receiver, fleet: Fleet, journal: Path
 ) -> None:
     fleet.start(
         1,
@@ -110,8 +110,8 @@ def test_of_sessions_that_are_not_sampled_those_that_fail_have_spans(
     assert not receiver.spans(trace_ids[good])
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_traces_of_other_pools(fleet: Fleet, receiver: Receiver, journal: Path, pool: str) -> None:
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
+def test_traces_of_other_pools(receiver: Receiver, fleet: Fleet, journal: Path, pool: str) -> None:
     fleet.start(1, pool=pool, ACTION_MODULES=ACTION_MODULES, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     inner = {"uses": "test.span", "with": {"name": "inner"}, "needs": ["join"]}
     with running_client(fleet) as client:

@@ -56,8 +56,8 @@ class Receiver:
         self._site = site
         self._lock = threading.Lock()
         self._spans: dict[tuple[str, str], Span] = {}
-        #: Spans that came a second time.
-        self.repeated = 0
+        #: Spans that came a second time, each beside what came first.
+        self._repeated: list[tuple[Span, Span]] = []
         site.page("/v1/traces")(self._receive)
 
     @property
@@ -74,6 +74,11 @@ class Receiver:
         with self._lock:
             return [span for span in self._spans.values() if trace_id in (None, span.trace_id)]
 
+    def repeated(self, trace_id: str) -> list[tuple[Span, Span]]:
+        """Spans of a trace that came a second time, each beside what came first."""
+        with self._lock:
+            return [pair for pair in self._repeated if pair[0].trace_id == trace_id]
+
     def _receive(self, visit: Visit) -> None:
         body = visit.received.body
         if visit.received.headers.get("content-encoding") == "gzip":
@@ -82,7 +87,8 @@ class Receiver:
         with self._lock:
             for span in _spans_in(request):
                 key = span.trace_id, span.span_id
-                self.repeated += key in self._spans
+                if key in self._spans:
+                    self._repeated.append((self._spans[key], span))
                 self._spans[key] = span
         visit.reply(content_type="application/x-protobuf")
 

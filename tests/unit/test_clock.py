@@ -56,6 +56,31 @@ def test_nothing_ends_before_it_began_when_the_clock_is_corrected_meanwhile() ->
     assert timeline.span_us(2_100_000_000, 2_200_000_000)[0] >= began_us
 
 
+def test_what_was_seen_to_begin_did_not_begin_earlier_when_the_clock_is_corrected() -> None:
+    clock = RedisClock()
+    clock.observe(500_000, 0, 1_000_000_000)
+    timeline = Timeline(clock, 0)
+    seen_us = timeline.seen_us(2_000_000_000)
+    clock.observe(1_600_000, 1_999_999_000, 2_000_001_000)
+    assert timeline.span_us(2_000_000_000, 2_100_000_000)[0] == seen_us
+
+
+@given(
+    difference_ns=st.integers(-(10**9), 10**9),
+    calls=st.lists(st.tuples(NS, st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1),
+    at_ns=NS,
+)
+def test_redis_shows_no_later_time_than_the_latest(
+    difference_ns: int, calls: list[tuple[int, int, int]], at_ns: int
+) -> None:
+    clock = RedisClock()
+    for before_ns, until_redis_ns, back_ns in calls:
+        redis_ns = before_ns + until_redis_ns
+        clock.observe((redis_ns + difference_ns) // 1000, before_ns, redis_ns + back_ns)
+    assert clock.us(at_ns) <= clock.latest_us(at_ns)
+    assert (at_ns + difference_ns) // 1000 <= clock.latest_us(at_ns)
+
+
 def test_who_looks_on_late_tells_when_it_began_not_what_has_ended_since() -> None:
     clock = RedisClock()
     clock.observe(1_000_000, 1_000_000_000, 1_000_000_000)

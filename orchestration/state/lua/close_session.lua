@@ -2,20 +2,22 @@
 -- on. Idempotent. Of several that complete it at the same moment one is to deliver the result. Whoever finds another one at that
 -- asks again: when the lease is over, the other one has died.
 --
--- ARGV: session holder lease epoch
+-- ARGV: session holder lease epoch day worker rows
 --   holder  who is to deliver; lease: µs that it takes at most
 --   epoch   '': the session has ended, and is not to be opened again; else it is to be rebuilt in this epoch, and nothing is
 --           done when that has begun
+--   rows    what is told of its end (day, worker: as in record_rows), by the first that completes it; '': nothing
 -- INCLUDE: time ready permits parked slots limits emit pause admit
 -- Reply: runners to publish (session, runner, queue, branch timeout, message)*; 1, or 0: another one is to deliver the result
 -- Refusals: none
--- Stream: one entry for each queued session that starts
+-- Stream: one entry for each queued session that starts; before, one with the rows
 
 local CLOSED_SECONDS = 86400 -- longer than a broker keeps a message in work from being delivered again
 local freed, publish = {}, {}
 if epoch ~= '' and redis.call('GET', epoch_key()) == epoch then return { {}, 0 } end
 local closed = redis.call('GET', closed_key(session))
 local other, expires = string.match(closed or '', '^(.*)|(%d+)$')
+if rows ~= '' and not closed then emit(session, day, worker, { rows }) end
 local is_holder = not other or other == holder or tonumber(expires) <= now
 local fields = redis.call('HGETALL', session_key(session))
 local known = {}
@@ -50,7 +52,7 @@ redis.call('UNLINK', session_key(session), own_key(session), joins_key(session),
 redis.call('ZREM', sessions_open_key(), session)
 if epoch == '' then
   redis.call('UNLINK', cancelled_key(session), paused_session_key(session))
-  if is_holder and (known.workflow or closed) then
+  if is_holder and (known.workflow or closed or rows ~= '') then
     redis.call('SET', closed_key(session), holder .. '|' .. int(now + tonumber(lease)), 'EX', CLOSED_SECONDS)
   end
 end

@@ -1,7 +1,7 @@
 -- Send rows that no other script sends.
 --
 -- ARGV: session day worker alone rows
---   alone   1: they are all of a session that was never opened; if it is, others have taken it up, and nothing is sent
+--   alone   1: they are of a session that was never opened; if it was, others have taken it up, and nothing is sent
 -- INCLUDE: time emit
 -- Reply: 1, or 0: the session was cancelled meanwhile, or was opened
 -- Refusals: none

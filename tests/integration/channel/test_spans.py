@@ -73,3 +73,13 @@ def test_a_receiver_that_is_away_keeps_no_update(
     updater.drain_once()
     updater.drain_once()
     assert (stream.pending(), stream.length()) == (0, 0)
+
+
+def test_an_updater_that_goes_on_after_an_error_tells_no_span_twice(stream: StatusStream, database: Database) -> None:
+    sender, session = Sender(), new_id()
+    updater = Updater(stream, database, "me", spans=sender)
+    stream.append(traced(session))
+    updater.drain_once()
+    assert stream.pending() == 1, "its spans are not sent yet"
+    updater.replay_pending()
+    assert sender.told == [session]

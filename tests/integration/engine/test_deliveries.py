@@ -39,7 +39,7 @@ def test_of_two_that_complete_a_session_the_first_that_closes_it_delivers(engine
 def test_whoever_has_recorded_the_end_does_not_deliver_what_another_has_closed_before(engine: SteppingEngine) -> None:
     session, other = ended(engine), other_worker(engine)
     row = engine.processor._row(session)
-    assert not engine.processor._end_open(row).recorded_before
+    assert not engine.processor._end_open(row)[0].recorded_before
     taken = other.complete_workflow(session)
     assert (taken.recorded_before, taken.delivered_by_another) == (True, False)
     assert engine.processor.complete_workflow(session).delivered_by_another

@@ -91,3 +91,19 @@ def test_who_heeds_late_leaves_nothing_behind(live: LiveState) -> None:
     live.close_session("s1")
     assert not live.heed_cancel(runner)
     assert not live.is_heeded("s1")
+
+
+def test_the_end_of_a_session_is_told_once_whoever_closes_it(live: LiveState) -> None:
+    """Of two that complete it, the second may find it still open when it looks."""
+    assert open_session(live, "s1", "sessions") is Verdict.GO
+    before = live.client.xlen(live.space.key("status"))
+    for worker in ("w#1", "w#2"):
+        live.close_session("s1", worker, LEASE_US, day="2026-01-01", worker=worker, rows=b'[["x"]]')
+    entries = live.client.xrange(live.space.key("status"))[before:]
+    assert [(fields[b"s"], fields[b"w"], fields[b"b"]) for _, fields in entries] == [(b"s1", b"w#1", b'[["x"]]')]
+
+
+def test_the_end_of_a_session_that_redis_has_lost_is_told_too(live: LiveState) -> None:
+    live.close_session("s1", "w#1", LEASE_US, day="2026-01-01", worker="w#1", rows=b'[["x"]]')
+    live.close_session("s1", "w#2", LEASE_US, day="2026-01-01", worker="w#2", rows=b'[["x"]]')
+    assert live.client.xlen(live.space.key("status")) == 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 
+from orchestration.channel.parse import parse_entry
 from orchestration.state.rows import branch_row, sequence_of, task_row
 from orchestration.telemetry.tracing import MOST_ITEMS, NOTE, SessionTrace, TracedRows
 from orchestration.telemetry.tracing_spans import FailedSession, SpanMaker, failed_updates
@@ -61,11 +63,19 @@ def test_failed_items_have_spans_up_to_a_bound_for_each_session() -> None:
     assert all(not span.status.is_ok for span in failed)
 
 
-def test_nothing_is_older_than_its_session() -> None:
-    """The clock of a process may be some microseconds behind that of PostgreSQL."""
-    row = branch_row("b", TaskStatus.SUCCEEDED, 1, sequence_of(1, 0), "q", started_us=900, finished_us=2_000)
-    (span,) = made(update(note([row], b="b", a=950), row))
-    assert (span.start_time, span.end_time) == (1_000_000, 2_000_000)
+def test_a_span_has_the_times_that_are_recorded() -> None:
+    """Also where they are not what was told: nothing ends after its settlement."""
+    task = task_row("x", TaskStatus.SUCCEEDED, 1, sequence_of(1, 0), "q", started_us=10_020, finished_us=10_050)
+    branch = branch_row("b", TaskStatus.SUCCEEDED, 1, sequence_of(1, 0), "q", started_us=9_000, finished_us=10_060)
+    told = [note([task, branch], b="b", i=0), task, branch]
+    fields = {b"s": b"session", b"d": DAY.encode(), b"t": b"10000", b"w": b"worker", b"b": orjson.dumps(told)}
+    entry = parse_entry("1-1", fields.items())
+    (of_task,), (of_branch,) = entry.tasks, entry.branches
+    assert (of_task.started_us, of_task.finished_us) == (10_000, 10_000)
+    assert (of_branch.started_us, of_branch.finished_us) == (9_000, 10_000)
+    assert [(span.start_time, span.end_time) for span in made(*entry.traced)] == [
+        (10_000_000, 10_000_000), (9_000_000, 10_000_000)
+    ]  # fmt: skip
 
 
 def test_several_notes_of_one_entry_have_their_own_rows() -> None:
