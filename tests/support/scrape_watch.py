@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from orchestration.telemetry.metrics import METRICS, Metric, Source, Type
-from tests.support.scrapes import Scrape
+from tests.support.scrapes import Scrape, Series
 
 #: A sample's name → its metric, of all that only rise.
 RISING: Final[dict[str, Metric]] = {
@@ -21,7 +21,6 @@ RISING: Final[dict[str, Metric]] = {
 #: Sums are shown as floating-point numbers.
 _ROUNDING: Final = 1e-9
 _ALL_RUNS: Final = ("workflow", "status")
-Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from tests.support.waiting import wait_until
 
 #: A statement → its rows.
 Rows = Callable[[str], list[tuple[Any, ...]]]
+#: The name of a sample, and its labels.
+Series = tuple[str, frozenset[tuple[str, str]]]
 Counts = dict[str, Counter[tuple[str, ...]]]
 
 #: Where a worker logs that its metrics are.
@@ -57,7 +59,7 @@ _ENDS = ("workflows", "branches", "tasks", "items")
 class Scrape:
     """One answer of an endpoint: (name, labels) → value."""
 
-    values: dict[tuple[str, frozenset[tuple[str, str]]], float]
+    values: dict[Series, float]
 
     @classmethod
     def of(cls, families: Iterable[Family]) -> Scrape:
@@ -69,7 +71,7 @@ class Scrape:
         })  # fmt: skip
 
     @property
-    def series(self) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+    def series(self) -> set[Series]:
         """All that there is a value of."""
         return set(self.values)
 
