@@ -23,8 +23,6 @@ OFF: Final = replace(
 )  # fmt: skip
 #: The metrics are read as often as by a scrape each second.
 ON: Final[Mapping[str, str]] = {"METRICS_PORT": "0", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
-#: Of each measurement: one alone is over in a moment.
-ROUNDS: Final = 5
 #: So much of the speed is left, at least.
 SHARE: Final = 0.9
 _UNITS: Final = {"items": "items/s", "steps": "steps/s", "runs": "runs/s"}
@@ -38,6 +36,8 @@ class Observability:
     items: int
     steps: int
     runs: int
+    #: Of each in a measurement: one alone is over in a moment.
+    rounds: int = 5
     name: ClassVar[str] = "observability"
     worker: ClassVar[WorkerKind] = OFF
     repeats: ClassVar[int] = 3
@@ -76,7 +76,7 @@ class Observability:
         }  # fmt: skip
         for of, part in parts.items():
             part.warm_up(counters)
-            samples = [part.ours(counters) for _ in range(ROUNDS)]
+            samples = [part.ours(counters) for _ in range(self.rounds)]
             counts.update({of: sum(sample.counts[of] for sample in samples)})
             counts.update({"rows": sum(sample.counts["rows"] for sample in samples)})
             measures |= {f"{of}_{end}": harmonic_mean([sample.measures[end] for sample in samples]) for end in _ENDS}

@@ -74,6 +74,6 @@ def quick_size() -> list[Workload]:
         Waiting(40, 0.02, 10, THREADS, 0.85),
         Waiting(400, 0.005, 10, THREADS, 0.95),
         Branching(0.02, 1),
-        Observability(200, 50, 8),
+        Observability(200, 50, 8, rounds=1),
         Backlog(20_000, 5000),
     ]
