@@ -127,6 +127,11 @@ class Settings(BaseSettings):
     retention_days: int = Field(30, ge=1, le=36_500, description="Finished runs are kept this long; whole days.")
 
     # Metrics
+    metrics_enabled: bool = Field(
+        True,
+        description="Whether what ends is counted in PostgreSQL, and shown; without, what ends is never counted. "
+        "The same for the whole fleet.",
+    )
     metrics_port: int | None = Field(
         None, ge=0, le=65_535,
         description="Where a worker shows its metrics: the first free port from here on; 0: any; none: nowhere.",

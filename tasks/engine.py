@@ -107,6 +107,7 @@ def _make() -> EnhancedParallelProcessor:
     database = Database(
         settings.database_url, pool_size=settings.database_pool_size,
         statement_timeout_seconds=settings.statement_timeout_seconds, application_name="parallelizer-worker",
+        counts=settings.metrics_enabled,
     )  # fmt: skip
 
     live = LiveState(settings.redis_url, settings.namespace, _patience(is_away))

@@ -103,7 +103,7 @@ class UpkeepLoop:
         self._live = LiveState(settings.redis_url, settings.namespace, PATIENCE)
         self._database = Database(
             settings.database_url, pool_size=4, statement_timeout_seconds=settings.statement_timeout_seconds,
-            application_name="parallelizer-upkeep",
+            application_name="parallelizer-upkeep", counts=settings.metrics_enabled,
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
         self._spans = channel_spans(self._database, worker)
@@ -144,8 +144,11 @@ class UpkeepLoop:
             Duty("keep partitions", PARTITION_SECONDS, self.keep_partitions),
             Duty("reap sessions", REAP_SECONDS, reaper.reap_sessions),
             Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
-            Duty("sample the fleet", SAMPLE_SECONDS, Sampler(self._live, self._database).sample),
         ]
+        if settings.metrics_enabled:
+            self._slow_duties.append(
+                Duty("sample the fleet", SAMPLE_SECONDS, Sampler(self._live, self._database).sample)
+            )
         if self._spans is not None:
             self._slow_duties.append(Duty("tell of failures", TRACE_SECONDS, self._spans.tell_failures))
 

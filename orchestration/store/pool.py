@@ -67,7 +67,7 @@ class Database:
 
     Args: url: as in DATABASE_URL. pool_size: most connections of this process. statement_timeout_seconds: PostgreSQL
         ends a statement that runs longer; one whose answer is later still is given up (answers.py).
-        application_name: shown by `pg_stat_activity`.
+        application_name: shown by `pg_stat_activity`. counts: METRICS_ENABLED.
     Raises: SettingsError: the URL can't be understood.
     """
 
@@ -77,7 +77,11 @@ class Database:
         pool_size: int = 4,
         statement_timeout_seconds: float = 60.0,
         application_name: str = "parallelizer",
+        *,
+        counts: bool = True,
     ) -> None:
+        #: What ends is counted for metrics (totals.py), with the rows that are written here.
+        self.counts = counts
         self._parameters = connection_parameters(url)
         options = self._parameters.get("options", "")
         self._parameters["options"] = (

@@ -42,16 +42,16 @@ FROM accepted RETURNING {_COLUMNS}
 """
 
 #: No end before the start: another server, after a fail-over, may be behind the one that accepted the run.
-_FINISH = f"""
+_FINISHED = """
 WITH finished AS (
 UPDATE flow_sessions SET status = %(status)s, output = %(output)s::json, error = %(error)s::json,
     counts = %(counts)s::json, started_at = COALESCE(started_at, GREATEST(statement_timestamp(), created_at)),
     finished_at = GREATEST(statement_timestamp(), created_at, started_at)
 WHERE session_day = %(day)s AND flow_session_id = %(id)s AND status <> ALL (%(final)s)
 RETURNING *
-), {COUNT_FINISHED}
-SELECT {_COLUMNS} FROM finished
-"""
+)"""
+_FINISH = f"{_FINISHED} SELECT {_COLUMNS} FROM finished"
+_FINISH_AND_COUNT = f"{_FINISHED}, {COUNT_FINISHED} SELECT {_COLUMNS} FROM finished"
 
 _SET_STATUS = """
 UPDATE flow_sessions SET status = %(to)s,
@@ -212,7 +212,8 @@ def finish_session(  # noqa: PLR0913 - what is recorded, and what it is counted 
     workflow: str = OTHER,
     branches: int = 0,
 ) -> tuple[bool, SessionRow]:
-    """The session has a final status: this one, for exactly one caller; and it is counted (totals.py).
+    """The session has a final status: this one, for exactly one caller; and it is counted (totals.py),
+    if that is wanted.
 
     Args: output, error: JSON texts. workflow, branches: its name, and how many it was of: what metrics count it under.
     Returns: whether this caller set it, and the row: what the winner wrote.
@@ -223,10 +224,13 @@ def finish_session(  # noqa: PLR0913 - what is recorded, and what it is counted 
     values = {
         "id": flow_session_id, "day": session_day, "status": RunStatus(status).value, "output": _text(output),
         "error": _text(error), "counts": json_text.dump(dict(counts or {})),
-        "final": list(_FINAL), "name": names_of(database).bounded(database.fetch, "workflow", workflow)[0],
-        "branches": branches,
+        "final": list(_FINAL),
     }  # fmt: skip
-    rows = database.execute(_FINISH, values)
+    if database.counts:
+        name, _ = names_of(database).bounded(database.fetch, "workflow", workflow)
+        rows = database.execute(_FINISH_AND_COUNT, values | {"name": name, "branches": branches})
+    else:
+        rows = database.execute(_FINISH, values)
     if rows:
         return True, session_of(rows[0])
     row = load_session_of_day(database, flow_session_id, session_day)

@@ -94,8 +94,8 @@ class _Kind(Generic[R]):
     merge: Callable[[R, R], R]
     #: What is written in place of a refused row, so that at least its status is known.
     reduced: Callable[[R, str], R | None]
-    #: Takes what the statement says has changed; None: it says nothing.
-    count: Callable[[Changes, list[Row]], None] | None = None
+    #: The same statement, which says what has changed, and what takes that; None: it is not counted.
+    counted: tuple[str, Callable[[Changes, list[Row]], None]] | None = None
 
 
 @probed("sql.write_rows")
@@ -108,7 +108,7 @@ def write_rows(
 ) -> Written:
     """All rows are in PostgreSQL, in one transaction; a smaller or equal sequence has overwritten nothing.
 
-    What has ended by it is counted in the same transaction (totals.py).
+    What has ended by it is counted in the same transaction (totals.py), if that is wanted.
     A row that PostgreSQL refuses goes to `status_dead_letters` alone, with the reason; of a task, the status is
     written all the same, without result.
 
@@ -120,12 +120,13 @@ def write_rows(
     count = len(every_task) + len(every_branch) + len(every_session)
     try:
         with database.transaction() as cursor:
-            changes = Changes(names_of(database), cursor)
+            changes = Changes(names_of(database), cursor) if database.counts else None
             _write(cursor, _TASKS, every_task, changes)
             _write(cursor, _BRANCHES, every_branch, changes)
             _write(cursor, _SESSIONS, every_session, changes)
             insert_dead_letters(cursor, dead_letters)
-            changes.write()
+            if changes is not None:
+                changes.write()
     except Exception as error:
         if not _is_fault_of_a_row(error):
             raise
@@ -133,12 +134,13 @@ def write_rows(
         return Written(count)
     with database.transaction() as cursor:
         refused: list[DeadLetter] = []
-        changes = Changes(names_of(database), cursor)
+        changes = Changes(names_of(database), cursor) if database.counts else None
         _write_carefully(cursor, _TASKS, every_task, changes, refused)
         _write_carefully(cursor, _BRANCHES, every_branch, changes, refused)
         _write_carefully(cursor, _SESSIONS, every_session, changes, refused)
         insert_dead_letters(cursor, [*dead_letters, *refused])
-        changes.write()
+        if changes is not None:
+            changes.write()
     return Written(count, tuple(refused))
 
 
@@ -175,7 +177,7 @@ def _latest(one: int | None, other: int | None) -> int | None:
     return max(one, other)
 
 
-def _write(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes) -> None:
+def _write(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes | None) -> None:
     if not rows:
         return
     columns = zip(*rows, strict=True)
@@ -183,11 +185,12 @@ def _write(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes) 
         _text_column(column) if text else _number_column(column)
         for column, text in zip(columns, kind.is_text, strict=True)
     ]
-    if kind.count is None:
+    if changes is None or kind.counted is None:
         cursor.execute(kind.statement, values)
     else:
-        cursor.execute(kind.statement, [*values, *sessions_of(rows)])
-        kind.count(changes, cursor.fetchall())
+        statement, count = kind.counted
+        cursor.execute(statement, [*values, *sessions_of(rows)])
+        count(changes, cursor.fetchall())
 
 
 def _text_column(values: tuple[str | None, ...]) -> str:
@@ -202,7 +205,7 @@ def _number_column(values: tuple[object, ...]) -> str:
 
 
 def _write_carefully(
-    cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes, refused: list[DeadLetter]
+    cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes | None, refused: list[DeadLetter]
 ) -> None:
     """Halve the rows until those are alone that PostgreSQL does not take."""
     if not rows:
@@ -222,7 +225,7 @@ def _write_carefully(
         _try(cursor, kind, [reduced], changes)
 
 
-def _try(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes) -> Exception | None:
+def _try(cursor: Cursor, kind: _Kind[R], rows: Sequence[R], changes: Changes | None) -> Exception | None:
     cursor.execute("SAVEPOINT part")
     try:
         _write(cursor, kind, rows, changes)
@@ -332,9 +335,19 @@ WHERE old.session_day = new.day::date AND old.flow_session_id = new.id AND new.s
 """
 
 _TASKS: _Kind[TaskUpdate] = _Kind(
-    count_tasks(_UPSERT_TASKS), 4, _kinds(_TASK_ARRAYS), _merge_timed, _reduced_task, Changes.add_tasks
-)  # fmt: skip
+    _UPSERT_TASKS,
+    4,
+    _kinds(_TASK_ARRAYS),
+    _merge_timed,
+    _reduced_task,
+    (count_tasks(_UPSERT_TASKS), Changes.add_tasks),
+)
 _BRANCHES: _Kind[BranchUpdate] = _Kind(
-    count_branches(_UPSERT_BRANCHES), 3, _kinds(_BRANCH_ARRAYS), _merge_timed, _nothing, Changes.add_branches
-)  # fmt: skip
+    _UPSERT_BRANCHES,
+    3,
+    _kinds(_BRANCH_ARRAYS),
+    _merge_timed,
+    _nothing,
+    (count_branches(_UPSERT_BRANCHES), Changes.add_branches),
+)
 _SESSIONS: _Kind[SessionUpdate] = _Kind(_UPDATE_SESSIONS, 2, _kinds(_SESSION_ARRAYS), _merge_sessions, _nothing)

@@ -122,6 +122,6 @@ def _services(urls: tuple[str, str], own_stack_logs: Path | None, patience: Pati
     settings = get_settings()
     database = Database(
         urls[1], pool_size=POOL_SIZE, statement_timeout_seconds=settings.statement_timeout_seconds,
-        application_name="parallelizer cli",
+        application_name="parallelizer cli", counts=settings.metrics_enabled,
     )  # fmt: skip
     return Services(settings, database, LiveState(urls[0], settings.namespace, patience), own_stack_logs)

@@ -83,7 +83,9 @@ def _look(services: Services, before: FleetReport | None) -> Look:
         if not is_away(error):
             raise
         return f"Redis does not answer ({error}); see: parallelizer doctor"
-    return report, None if before is None else rates_between(before, report)
+    if before is None or not services.database.counts:
+        return report, None
+    return report, rates_between(before, report)
 
 
 def _show(console: Console, look: Look, as_json: bool) -> None:

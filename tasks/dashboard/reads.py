@@ -35,6 +35,7 @@ class Reads:
         self.database = Database(
             settings.database_url, pool_size=THREADS, application_name="parallelizer flower",
             statement_timeout_seconds=min(STATEMENT_SECONDS, settings.statement_timeout_seconds),
+            counts=settings.metrics_enabled,
         )  # fmt: skip
         self.live = LiveState(settings.redis_url, settings.namespace, Patience(is_away, repeats=0))
         self._redis_place = place(settings.redis_url)

@@ -29,7 +29,7 @@ def start_metrics(settings: Settings, worker: str, slots: int) -> Callable[[], N
     Returns: what ends it.
     """
     by_otlp = sends_otlp()
-    if settings.metrics_port is None and not by_otlp:
+    if not settings.metrics_enabled or (settings.metrics_port is None and not by_otlp):
         return lambda: None
     from tasks.metrics.worker import WorkerMetrics  # noqa: PLC0415 - 5 MB that are not needed else
 

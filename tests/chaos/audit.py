@@ -2,6 +2,7 @@
 
 I1 every accepted run has ended       I2 no branch was settled twice      I3 no limit was exceeded
 I4 nothing is left in Redis           I5 nothing ran again without cause  I6 the record is complete, and as it must be
+I7 metrics are what the record says
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.chaos.stack import ChaosStack
 from tests.chaos.workload import Kind
 from tests.support.overlap import Span, Spell, breaches
 from tests.support.records import live_keys
-from tests.support.scrapes import Scrape, counted, recorded
+from tests.support.scrapes import Scrape, counted, differences, recorded
 
 #: What ended less than this before its process was lost may be unsettled, seconds: items are settled together.
 UNSETTLED_SECONDS: Final = 0.25
@@ -61,6 +62,7 @@ class Findings:
     left_in_redis: list[str] = field(default_factory=list)
     without_cause: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    miscounted: list[str] = field(default_factory=list)
 
     @property
     def violations(self) -> dict[str, list[str]]:
@@ -69,6 +71,7 @@ class Findings:
             "I1 lost": self.lost, "I1 not ended": self.not_ended, "I2 settled twice": self.settled_twice,
             "I3 limits exceeded": self.limits_exceeded, "I4 left in Redis": self.left_in_redis,
             "I5 run again without cause": self.without_cause, "I6 wrong or missing in the record": self.wrong,
+            "I7 metrics other than the record": self.miscounted,
         }  # fmt: skip
 
     @property
@@ -99,7 +102,7 @@ def audit(stack: ChaosStack, sent: Mapping[str, str], mix: Mapping[str, Kind], f
     found.wrong += _wrong_times(stack, sent)
     ours = [each for each in executions(stack.journal) if each.run in sent]
     _check_executions(ours, sent, mix, faults, found)
-    found.wrong += _wrongly_counted(stack)
+    found.miscounted += _wrongly_counted(stack)
     found.left_in_redis += live_keys(stack.redis_url, stack.servers.namespace)
     return found
 
@@ -168,12 +171,7 @@ def _wrongly_counted(stack: ChaosStack) -> list[str]:
         found = Families()
         add_recorded(found, Recorded(read_totals(database), 0), most_names=1000)
         told, said = counted(Scrape.of(found.all())), recorded(database.fetch)
-    return [
-        f"metrics count {told[name][labels]} {name} of {', '.join(labels)}, the record {said[name][labels]}"
-        for name in told
-        for labels in sorted(told[name].keys() | said[name].keys())
-        if told[name][labels] != said[name][labels]
-    ]
+    return differences(told, said)
 
 
 def _us(moment: Any) -> int:

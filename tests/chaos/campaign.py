@@ -27,6 +27,7 @@ from tests.chaos.audit import SHOWN, Execution, Findings, audit, executions
 from tests.chaos.faults import Fault, Injected, Schedule
 from tests.chaos.mix import BY_NAME, FAULTS
 from tests.chaos.network import CABLE, CABLES
+from tests.chaos.scraping import scraping
 from tests.chaos.stack import NAMESPACE, ChaosStack, chaos_stack
 from tests.chaos.workload import Sender, ended_runs, kinds, publish
 from tests.support import hosts
@@ -55,6 +56,8 @@ class Report:
     recoveries: Mapping[str, Sequence[float]]
     #: Until all had ended, after the last fault.
     settled_seconds: float
+    #: Answers with metrics, by worker.
+    scrapes: Mapping[str, int]
 
     def text(self) -> str:
         """For people."""
@@ -66,6 +69,7 @@ class Report:
             f"all had ended {self.settled_seconds:.1f} s after the last fault",
             f"actions run {found.executions}, of these again because of a fault {found.again}",
             f"workers that ended by themselves {self.ended_alone}",
+            f"metrics scraped {sum(self.scrapes.values())} times from {len(self.scrapes)} workers",
             "",
             f"{'fault':34} {'times':>5} {'recovered, s: p50':>18} {'longest':>8}",
         ]
@@ -136,15 +140,17 @@ def break_things(
     """
     chance, mix = random.Random(seed), kinds()
     sender = Sender(stack.redis_proxy.url, stack.database_url, mix, random.Random(chance.getrandbits(64)), a_second)
-    sender.start()
-    injected, ended_alone = _inject_for(stack, Schedule(faults, chance), sender, seconds, most)
-    began = time.monotonic()
-    sender.stop()
-    wait_settled(stack, sender)
-    settled = time.monotonic() - began
+    with scraping(stack) as scraper:
+        sender.start()
+        injected, ended_alone = _inject_for(stack, Schedule(faults, chance), sender, seconds, most)
+        began = time.monotonic()
+        sender.stop()
+        wait_settled(stack, sender)
+        settled = time.monotonic() - began
     findings = audit(stack, sender.sent, mix, injected)
+    findings.miscounted += scraper.findings(injected)
     recoveries = _recoveries([each for each in executions(stack.journal) if each.run in sender.sent], injected)
-    return Report(seed, seconds, injected, findings, ended_alone, recoveries, settled)
+    return Report(seed, seconds, injected, findings, ended_alone, recoveries, settled, scraper.watch.answers)
 
 
 def _inject_for(

@@ -138,7 +138,7 @@ class ChaosStack:
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "ACTION_MODULES": ",".join(MODULES),
             JOURNAL_VARIABLE: str(self.journal), EPOCH_VARIABLE: repr(self._epoch), "MAX_BRANCH_CRASHES": "100",
-            "STATEMENT_TIMEOUT_SECONDS": "10", "LOG_LEVEL": "warning",
+            "STATEMENT_TIMEOUT_SECONDS": "10", "METRICS_PORT": "0", "LOG_LEVEL": "warning,tasks.metrics=info",
             **({} if place in self.direct or host is not None else proxied), **self.settings,
         }  # fmt: skip
         if clock is not None:

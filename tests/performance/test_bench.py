@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 import psutil
 
 WAIT_SECONDS = 250.0
+OBSERVED = {"items": 200, "steps": 50, "runs": 8, "rows": 201 + 50 + 40}
 
 
 @contextmanager
@@ -50,6 +51,7 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
     assert {name: report["machine"][name] for name in ("appendonly", "fsync")} == {"appendonly": "yes", "fsync": "on"}
     assert {each["worker"] for each in report["workloads"]} == {
         "-P prefork -c 2", "INLINE_FORK_MS=0 -P prefork -c 2", "-P threads -c 10",
+        "METRICS_ENABLED=false OTEL_SDK_DISABLED=true TASK_LOG_LINES=0 -P prefork -c 2",
     }  # fmt: skip
     ours, beside = ({each["name"]: _counts(each, side) for each in report["workloads"]} for side in ("ours", "beside"))
     messages = {name: counts.pop("messages") for name, counts in ours.items() if "messages" in counts}
@@ -72,6 +74,7 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
         "shares-1-3": {"items": 600, "rows": 602},
         "waiting-sessions": {"calls": 50, "waiting": 50},
         "branching": {"runs": 1, "rows": 17},
+        "observability": OBSERVED,
         "backlog": {"rows": 20_000, "rows_alone": 5000},
     }
     assert {name: counts for name, counts in beside.items() if counts} == {
@@ -85,6 +88,7 @@ def test_quick_measures_everything_and_counts_exactly(tmp_path: Path) -> None:
         "small-beside-large": {"runs": 22, "rows": 22 * 5},
         "waiting-sessions": {"calls": 50, "waiting": 0},
         "branching": {"runs": 1, "rows": 17},
+        "observability": OBSERVED,
     }
     assert (messages["chain"], messages["one-action"]) == (1, 10)
     # a run that forks: itself, its end, and runners for the two processes, now and then one that gives way

@@ -18,10 +18,15 @@ from tests.support.waiting import wait_until
 
 #: A statement → its rows.
 Rows = Callable[[str], list[tuple[Any, ...]]]
+#: The name of a sample, and its labels.
+Series = tuple[str, frozenset[tuple[str, str]]]
 Counts = dict[str, Counter[tuple[str, ...]]]
 
+#: Where a worker logs that its metrics are.
+ENDPOINT = r"metrics are at (http://\S+?/metrics)"
 _ENDED = "('succeeded', 'failed', 'timed_out', 'cancelled', 'skipped', 'upstream_failed')"
 #: Metric → by which labels, and what PostgreSQL has of it: the labels, then a count. A row of no run is of `other`.
+#: Ends are to be compared without those that were taken back.
 _SAID = {
     "workflows": (("workflow", "status"), """
         SELECT workflow, status, count(*) FROM flow_sessions
@@ -38,14 +43,23 @@ _SAID = {
         SELECT COALESCE(workflow, 'other'), action, t.status, count(*) FROM tasks t
         LEFT JOIN flow_sessions USING (session_day, flow_session_id)
         WHERE item >= 0 AND t.status IN {_ENDED} GROUP BY 1, 2, 3"""),
+    "workflow_duration_seconds_count": (("workflow",), """
+        SELECT workflow, count(*) FROM flow_sessions WHERE started_at <= finished_at GROUP BY 1"""),
+    "workflow_branches_count": (("workflow",), """
+        SELECT workflow, count(*) FROM flow_sessions WHERE finished_at IS NOT NULL GROUP BY 1"""),
+    "task_retries_total": (("workflow", "action"), """
+        SELECT COALESCE(workflow, 'other'), action, sum(attempt - 1) FROM tasks
+        LEFT JOIN flow_sessions USING (session_day, flow_session_id) WHERE attempt > 1 GROUP BY 1, 2"""),
 }  # fmt: skip
+
+_ENDS = ("workflows", "branches", "tasks", "items")
 
 
 @dataclass(frozen=True)
 class Scrape:
     """One answer of an endpoint: (name, labels) → value."""
 
-    values: dict[tuple[str, frozenset[tuple[str, str]]], float]
+    values: dict[Series, float]
 
     @classmethod
     def of(cls, families: Iterable[Family]) -> Scrape:
@@ -57,7 +71,7 @@ class Scrape:
         })  # fmt: skip
 
     @property
-    def series(self) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+    def series(self) -> set[Series]:
         """All that there is a value of."""
         return set(self.values)
 
@@ -91,7 +105,7 @@ def endpoint_of(log: Path, after: int = 0) -> str:
     found: list[str] = []
 
     def is_said() -> bool:
-        found[:] = re.findall(r"metrics are at (http://\S+?/metrics)", log.read_bytes()[after:].decode())
+        found[:] = re.findall(ENDPOINT, log.read_bytes()[after:].decode())
         return bool(found)
 
     wait_until(is_said, f"the metrics' address in {log}", seconds=90)
@@ -99,15 +113,29 @@ def endpoint_of(log: Path, after: int = 0) -> str:
 
 
 def counted(told: Scrape) -> Counts:
-    """Ends by what they are of: counted, less those that were taken back."""
+    """What is counted; of ends, less those that were taken back."""
     return {
-        name: +Counter(told.by(f"{name}_total", labels) - told.by(f"{name}_undone_total", labels))
+        name: +Counter(
+            told.by(name, labels) if name not in _ENDS
+            else told.by(f"{name}_total", labels) - told.by(f"{name}_undone_total", labels)
+        )
         for name, (labels, _) in _SAID.items()
-    }
+    }  # fmt: skip
 
 
 def recorded(rows: Rows) -> Counts:
     """The same, as PostgreSQL has it."""
     return {
-        name: Counter({tuple(row[:-1]): row[-1] for row in rows(statement)}) for name, (_, statement) in _SAID.items()
+        name: Counter({tuple(row[:-1]): int(row[-1]) for row in rows(statement)})
+        for name, (_, statement) in _SAID.items()
     }
+
+
+def differences(told: Counts, said: Counts) -> list[str]:
+    """Where metrics say another number than the record."""
+    return [
+        f"metrics count {told[name][labels]} {name} of {', '.join(labels)}, the record {said[name][labels]}"
+        for name in told
+        for labels in sorted(told[name].keys() | said[name].keys())
+        if told[name][labels] != said[name][labels]
+    ]

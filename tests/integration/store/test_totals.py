@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -124,6 +125,23 @@ def test_an_end_that_was_taken_back_is_said(database: Database) -> None:
     assert sum_of(database, "task", workflow="twice", status="failed")[0] == 1
     assert sum_of(database, "task_retries", workflow="twice")[0] == 1
     assert sum_of(database, "failure", status="Late")[0] == 1
+
+
+def test_nothing_is_counted_where_metrics_are_off(database: Database, database_url: str) -> None:
+    row = new_session(database, "uncounted")
+    key = (row.flow_session_id, row.session_day)
+    branch = BranchUpdate(DAY, row.flow_session_id, "b", "succeeded", 1, 100_005, "branches", "w", NOON_US, NOON_US, 1)
+    with closing(Database(database_url, counts=False)) as silent:
+        updates.write_rows(silent, [task(row.flow_session_id), task(row.flow_session_id, "odd", result="{")], [branch])
+        assert sessions.finish_session(silent, *key, RunStatus.FAILED, workflow="uncounted", branches=1)[0]
+    ended = sessions.find_session(database, row.flow_session_id)
+    assert ended is not None
+    assert ended.status == RunStatus.FAILED
+    assert sum(count for (_, workflow, *_), count in rows_that_ended(database).items() if workflow == "uncounted") == 3
+    assert [total for total in read_totals(database) if total.of.workflow == "uncounted"] == []
+    # other tests compare all that is counted with all that is recorded
+    for table in ("tasks", "branches", "flow_sessions"):
+        database.execute(f"DELETE FROM {table} WHERE flow_session_id = %s", (row.flow_session_id,))
 
 
 def test_durations_and_waits_are_in_the_buckets_they_belong_to(database: Database) -> None:

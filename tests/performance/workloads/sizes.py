@@ -18,6 +18,7 @@ from tests.performance.workloads.fan_out import FanOut, Growth
 from tests.performance.workloads.linear import Chain, OneAction
 from tests.performance.workloads.million import Million
 from tests.performance.workloads.mixed import Mixed
+from tests.performance.workloads.observability import Observability
 from tests.performance.workloads.small_runs import SmallRuns
 from tests.performance.workloads.waiting import Waiting
 from tests.performance.workloads.workload import CHORD, COUNTED, Workload
@@ -46,6 +47,7 @@ def full_size(dispatchers: Sequence[str] = DISPATCHERS) -> list[Workload]:
         *(Waiting(40, 0.1, 10, THREADS, 0.85, dispatch) for dispatch in dispatchers),
         *(Waiting(400, 0.1, 10, THREADS, 0.95, dispatch) for dispatch in dispatchers),
         Branching(0.05, 5),
+        Observability(20_000, 1000, 400),
         Backlog(1_000_000, 200_000),
         Million(1_000_000, 10_000),
     ]
@@ -72,5 +74,6 @@ def quick_size() -> list[Workload]:
         Waiting(40, 0.02, 10, THREADS, 0.85),
         Waiting(400, 0.005, 10, THREADS, 0.95),
         Branching(0.02, 1),
+        Observability(200, 50, 8, rounds=1),
         Backlog(20_000, 5000),
     ]

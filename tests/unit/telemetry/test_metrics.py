@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 
@@ -37,6 +38,17 @@ def test_with_everything_off_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(metrics, "sends_otlp", lambda: False)
     settings = load_settings(redis_url="redis://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
     metrics.start_metrics(settings, "worker", 2)()
+
+
+def test_metrics_that_are_off_are_off_whatever_else_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "sends_otlp", lambda: True)
+    settings = load_settings(
+        redis_url="redis://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x", metrics_enabled=False,
+        metrics_port=0,
+    )  # fmt: skip
+    threads = threading.active_count()
+    metrics.start_metrics(settings, "worker", 2)()
+    assert threading.active_count() == threads
 
 
 def test_names_say_what_they_are_in_the_way_of_prometheus() -> None:
