@@ -23,7 +23,7 @@ LIGHT_COLUMNS = (
     "flow_session_id, session_day, workflow, version_id, version, status, priority, created_at, started_at,"
     " finished_at, celery_task_id, counts"
 )
-_COLUMNS = f"{LIGHT_COLUMNS}, payload::text, output::text, error::text, traceparent"
+_COLUMNS = f"{LIGHT_COLUMNS}, payload::text, output::text, error::text, traceparent, retry_of, retried_as"
 _FINAL = tuple(sorted(status.value for status in FINAL_RUN_STATUSES))
 
 #: `session_days` makes the id unique over all days; who comes second inserts nothing, in both tables.
@@ -84,6 +84,9 @@ class SessionRow:
     error: str | None = None
     #: Where its spans belong (telemetry/tracing.py); None: it is not traced.
     traceparent: str | None = None
+    #: The run that this one is a retry of, and its own retry; None: it is none, or has none.
+    retry_of: str | None = None
+    retried_as: str | None = None
     #: False when `insert_session` found it there.
     created: bool = False
 
