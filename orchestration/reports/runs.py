@@ -79,7 +79,7 @@ class RunReport:
     error: Any = None
     #: What keeps it from going on, or a part of it, as sentences; empty when nothing does.
     waits_for: tuple[str, ...] = ()
-    #: The run that this one is a retry of, and its own retry; None: it is none, or has none, or it is a run of a list.
+    #: The run that this one is a retry of, and its own retry; None: it is none, or has none.
     retry_of: str | None = None
     retried_as: str | None = None
     #: By action, in the order of the definition, and item; None when not asked for.
