@@ -77,11 +77,12 @@ def started(journal: Path) -> Counter[str]:
     return Counter(task for kind, task, *_ in read_journal(journal) if kind == "start")
 
 
+@pytest.mark.parametrize("dispatch", ["counted", "chord"])
 def test_a_mended_run_is_retried_at_once_and_the_result_is_under_the_id_of_the_retry(
-    client: Client, module_fleet: Fleet, journal: Path
+    client: Client, module_fleet: Fleet, journal: Path, dispatch: str
 ) -> None:
     """At once: the end of the run may have been recorded before its tasks were."""
-    failed = run(client, broken(journal))
+    failed = run(client, broken(journal), dispatch=dispatch)
     mend(journal)
     answer = retry(client, failed["flow_session_id"])
     assert (answer["found"], answer["status"]) == ("done", "failed")
