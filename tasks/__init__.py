@@ -19,7 +19,14 @@ for _name in ("config", "orchestration"):
         )
 
 from tasks.celery_app import app  # noqa: E402 - after the check
-from tasks.control import cancel_session, pause_all, pause_session, resume_all, resume_session  # noqa: E402
+from tasks.control import (  # noqa: E402
+    cancel_session,
+    pause_all,
+    pause_session,
+    resume_all,
+    resume_session,
+    retry_session,
+)
 from tasks.flower import use_processor_flower  # noqa: E402
 from tasks.workflow import run_workflow  # noqa: E402
 
@@ -32,5 +39,6 @@ __all__ = [
     "pause_session",
     "resume_all",
     "resume_session",
+    "retry_session",
     "run_workflow",
 ]

@@ -48,6 +48,23 @@ def resume_session(flow_session_id: str) -> Answer:
     return answer
 
 
+def retry_session(flow_session_id: str) -> Answer:
+    """Run once more what failed, was cancelled or timed out in a run that has ended so, and what comes after that.
+
+    That is another run, of the same version with the same payload, which takes over the results of what succeeded. Its
+    id is `retry` of what this returns, and the Celery task of its result has that id too.
+
+    Returns: `found` is `refused` where there is nothing to retry, or a retry already; `message` says so to people.
+    Raises: UnknownRun. ServiceUnreachable: it is not known whether it is retried; call again.
+    """
+    from tasks.engine import get_processor  # noqa: PLC0415 - see the module docstring
+    from tasks.retries import retry_with  # noqa: PLC0415
+
+    processor = get_processor()
+    answer: Answer = retry_with(processor.settings, processor.stores.database, processor.stores.live, flow_session_id)
+    return answer
+
+
 def pause_all(workflow: str | None = None, by: str = "") -> int:
     """Pause all runs, or those of a workflow, and those that start later; returns how many are paused by it now.
 

@@ -31,6 +31,8 @@ class Found(StrEnum):
     BEFORE = "before"
     #: The run has ended, or all its branches have: nothing was done.
     ENDED = "ended"
+    #: That can't be done to this run, and the message says why.
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,16 @@ class Answer:
     message: str
     #: Branches and chunks that were at work, and are told to end.
     running: int = 0
+    #: Of a run that was to be retried: the id of its retry, from this call or one before.
+    retry: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The fields that scripts rely on."""
-        return {
+        answer: dict[str, object] = {
             "flow_session_id": self.flow_session_id, "found": self.found.value, "status": self.status.value,
             "running": self.running, "message": self.message,
         }  # fmt: skip
+        return answer if self.retry is None else answer | {"retry": self.retry}
 
 
 #: A process that lives answers in LOOK_NS; one that is stuck or lost never does.
@@ -71,7 +76,7 @@ def cancel_session(
     Returns: what was found; a run that has ended stays as it is.
     Raises: UnknownRun: there is no such run, or its message has not reached a worker yet. ServiceUnreachable.
     """
-    row = _known(database, flow_session_id)
+    row = known_run(database, flow_session_id)
     if row.status.is_final:
         return Answer(flow_session_id, Found.ENDED, row.status, f"{flow_session_id} has ended before: {row.status}")
     told = live.cancel_session(flow_session_id)
@@ -123,7 +128,7 @@ def pause_session(database: Database, live: LiveState, flow_session_id: str, by:
     Args: by: who asks for it; `explain` says so.
     Raises: UnknownRun. ServiceUnreachable.
     """
-    row = _known(database, flow_session_id)
+    row = known_run(database, flow_session_id)
     found = "ended" if row.status.is_final else live.pause_sessions("session", [flow_session_id], by=by)[0]
     if found in ("paused", "unopened"):
         message = f"{flow_session_id} is paused; what runs of it goes on to the end of its branch"
@@ -138,7 +143,7 @@ def resume_session(database: Database, live: LiveState, publish: Publish, flow_s
 
     Raises: UnknownRun. ServiceUnreachable.
     """
-    row = _known(database, flow_session_id)
+    row = known_run(database, flow_session_id)
     if row.status.is_final:
         return _ended(row, "ended")
     (found,), publications = live.resume_sessions("session", [flow_session_id])
@@ -199,8 +204,16 @@ def _scope(database: Database, workflow: str | None) -> tuple[str, str]:
     return "workflow", workflow
 
 
-def _known(database: Database, flow_session_id: str) -> sessions.SessionRow:
-    row = sessions.find_session(database, flow_session_id)
+def known_run(
+    database: Database,
+    flow_session_id: str,
+    load: Callable[[Database, str], sessions.SessionRow | None] = sessions.find_session,
+) -> sessions.SessionRow:
+    """A run; without payload, output and error where `load` leaves them out.
+
+    Raises: UnknownRun.
+    """
+    row = load(database, flow_session_id)
     if row is None:
         raise UnknownRun(f"no run has the id {flow_session_id}; `parallelizer list` shows those there are")
     return row

@@ -36,12 +36,17 @@ def new_session(fork: Fork, signature: str, most_sessions: int, deadline_us: int
         most_of_key=plan.limits.max_concurrent_branches_per_key or 0,
         sessions_of_workflow=plan.limits.max_concurrent_sessions or 0,
         sessions_of_key=plan.limits.max_concurrent_sessions_per_key or 0,
-        # what was let in once is not turned away, nor turns others away
-        when_full=plan.limits.when_full if fork.facts is None else "queue",
+        when_full=_when_full(fork),
         rebuilt=fork.facts is not None, sseq=fork.facts.sequence if fork.facts else 0,
         was_paused=fork.row.status is RunStatus.PAUSED,
         deadline_us=deadline_us, max_wait_us=int((plan.limits.max_wait_seconds or 0) * 1e6),
     )  # fmt: skip
+
+
+def _when_full(fork: Fork) -> str:
+    """What was let in once is not turned away, nor turns others away; a retry that is still queued was not let in."""
+    is_new = fork.facts is None or (fork.row.retry_of is not None and fork.row.status is RunStatus.QUEUED)
+    return fork.version.plan.limits.when_full if is_new else "queue"
 
 
 def _trace_of(context: ProcessingContext) -> list[tuple[str, bytes]]:

@@ -193,6 +193,14 @@ def trace_of_row(row: SessionRow) -> SessionTrace | None:
     return session_trace(row.flow_session_id, row.traceparent, row.created_us)
 
 
+def trace_of_retry(row: SessionRow, retry: str) -> str | None:
+    """`traceparent` of a retry of a session: its spans are below those of that one; None: it was not traced."""
+    trace = trace_of_row(row)
+    if trace is None:
+        return None
+    return SessionTrace(retry, trace.trace_id, trace.lifecycle_id, trace.is_sampled, 0).traceparent
+
+
 def kept_trace(trace: SessionTrace) -> tuple[str, bytes]:
     """What live state keeps of a trace, beside the results."""
     return TRACE_FIELD, f"{trace.traceparent} {trace.accepted_us}".encode()

@@ -42,6 +42,8 @@ class RunLine:
     #: Permits in use and most of them; None: it has no live state.
     in_use: int | None
     limit: int | None
+    #: The id of its retry.
+    retried_as: str | None
 
     @property
     def place(self) -> Place:
@@ -54,6 +56,7 @@ class RunLine:
             "status": self.status.value, "priority": self.priority, "created": _ms(self.created_at),
             "started": _ms(self.started_at), "finished": _ms(self.finished_at), "counts": dict(self.counts),
             "waits_for": list(self.waits_for), "in_use": self.in_use, "limit": self.limit,
+            "retried_as": self.retried_as,
         }  # fmt: skip
 
 
@@ -95,7 +98,7 @@ def _line(row: SessionRow, brief: Brief | None) -> RunLine:
         row.flow_session_id, row.workflow, row.version, present_status(row, brief), row.priority, row.created_at,
         row.started_at, row.finished_at, row.counts if brief is None else _counts(brief),
         () if brief is None else _reasons(brief), None if brief is None else brief.in_use,
-        None if brief is None else brief.limit,
+        None if brief is None else brief.limit, row.retried_as,
     )  # fmt: skip
 
 

@@ -99,7 +99,8 @@ def picture(database: Database, live: runs.Live, flow_session_id: str) -> dict[s
     graph = _graph(database, row.version_id)
     total = pictures.count_tasks(database, flow_session_id, row.session_day, MOST_COLUMNS + 1)
     found = {
-        "run": moment["run"] | _once(row) | {"waits_for": waits}, "progress": moment["progress"],
+        "run": moment["run"] | _once(row) | {"waits_for": waits, "retried_as": row.retried_as},
+        "progress": moment["progress"],
         "graph": graph.to_json(), "mark": mark, "now": moment["now"], "origin": _ms(row.created_at), "unit_us": 1,
         "total": total, "most": MOST_COLUMNS, "workers": [], "lanes": [], "columns": None,
         "ready_us": _ready(database, row, graph),
@@ -345,6 +346,7 @@ def _once(row: SessionRow) -> dict[str, Any]:
     return {
         "id": row.flow_session_id, "workflow": row.workflow, "version": row.version, "priority": row.priority,
         "created_at": _ms(row.created_at), "trace_id": None if trace is None else f"{trace[0]:032x}",
+        "retry_of": row.retry_of,
         "payload": None if payload is None else payload[:MOST_TEXT],
         "payload_size": 0 if payload is None else len(payload),
         "output": None if row.output is None else row.output[:MOST_TEXT],

@@ -79,6 +79,9 @@ class RunReport:
     error: Any = None
     #: What keeps it from going on, or a part of it, as sentences; empty when nothing does.
     waits_for: tuple[str, ...] = ()
+    #: The run that this one is a retry of, and its own retry; None: it is none, or has none.
+    retry_of: str | None = None
+    retried_as: str | None = None
     #: By action, in the order of the definition, and item; None when not asked for.
     tasks: tuple[TaskReport, ...] | None = None
 
@@ -89,6 +92,7 @@ class RunReport:
             "status": self.status.value, "output": self.output, "counts": dict(self.counts),
             "duration_seconds": self.duration_seconds, "started_at": _rfc3339(self.started_at),
             "finished_at": _rfc3339(self.finished_at), "waits_for": list(self.waits_for),
+            "retry_of": self.retry_of, "retried_as": self.retried_as,
         }  # fmt: skip
         return fields if self.tasks is None else fields | {"tasks": [task.to_json() for task in self.tasks]}
 
@@ -230,6 +234,7 @@ def _run(row: SessionRow, snapshot: LiveSnapshot | None) -> RunReport:
     return RunReport(
         row.flow_session_id, row.workflow, row.version, present_status(row, snapshot), _value(row.output), row.counts,
         row.duration_seconds, row.created_at, row.started_at, row.finished_at, _value(row.error),
+        retry_of=row.retry_of, retried_as=row.retried_as,
     )  # fmt: skip
 
 

@@ -112,6 +112,17 @@ class StatusStream:
         began_ms = int(_text(entries[0][0]).partition("-")[0])
         return max(0.0, float(seconds) + float(microseconds) / 1e6 - began_ms / 1e3)
 
+    def newest(self) -> str | None:
+        """The id of the newest entry that is not yet recorded; None: there is none."""
+        with self._reaching():
+            entries = self._client.execute_command("XREVRANGE", self._key, "+", "-", "COUNT", 1)
+        return _text(entries[0][0]) if entries else None
+
+    def is_recorded(self, up_to: str) -> bool:
+        """Whether the entry of this id, and all before it, are recorded."""
+        with self._reaching():
+            return not self._client.execute_command("XRANGE", self._key, "-", up_to, "COUNT", 1)
+
     def pending(self) -> int:
         """Entries that were read and not yet acknowledged."""
         with self._reaching():

@@ -21,7 +21,7 @@ from orchestration.vocabulary import FINAL_RUN_STATUSES, RunStatus
 #: What lists need of a session; `session_of` takes a row of these.
 LIGHT_COLUMNS = (
     "flow_session_id, session_day, workflow, version_id, version, status, priority, created_at, started_at,"
-    " finished_at, celery_task_id, counts"
+    " finished_at, celery_task_id, counts, retry_of, retried_as"
 )
 _COLUMNS = f"{LIGHT_COLUMNS}, payload::text, output::text, error::text, traceparent"
 _FINAL = tuple(sorted(status.value for status in FINAL_RUN_STATUSES))
@@ -78,6 +78,9 @@ class SessionRow:
     celery_task_id: str | None
     #: Tasks by status; empty until the session is final.
     counts: Mapping[str, int]
+    #: The run that this one is a retry of, and its own retry; None: it is none, or has none.
+    retry_of: str | None = None
+    retried_as: str | None = None
     #: None in lists, which leave out what may be large.
     payload: str | None = None
     output: str | None = None

@@ -1,4 +1,4 @@
-"""`parallelizer cancel`, `pause`, `resume`: what an operator does to runs from outside."""
+"""`parallelizer cancel`, `pause`, `resume`, `retry`: what an operator does to runs from outside."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(cancel)
     app.command()(pause)
     app.command()(resume)
+    app.command()(retry)
 
 
 def cancel(
@@ -74,6 +75,21 @@ def resume(
     _pause_or_resume("resume", flow_session_ids or [], workflow, everything, data_dir, as_json)
 
 
+def retry(
+    flow_session_ids: Annotated[list[str], typer.Argument(metavar="RUN…", help="Ids of runs, as `list` shows them.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Retry runs that failed, were cancelled or timed out: what succeeded is taken over, all else runs again.
+
+    The retry is a run of its own, of the same version with the same payload; `parallelizer status` and `explain` show
+    which is whose. Exits 0 when each of the runs is retried, and 2 when one has not ended so, has a retry already, or
+    is not known.
+    """
+    lines = _for_each(flow_session_ids, "retry_session", data_dir, as_json)
+    raise typer.Exit(OK if all(line["found"] == Found.DONE for line in lines) else WRONG_USE)
+
+
 def _pause_or_resume(
     verb: str,
     runs: list[str],
@@ -112,7 +128,7 @@ def _for_each(
                 line = {"flow_session_id": flow_session_id, "found": "unknown", "message": str(error)}
             lines.append(line)
             if not as_json:
-                typer.echo(line["message"], err=line["found"] in ("unknown", Found.ENDED))
+                typer.echo(line["message"], err=line["found"] in ("unknown", Found.ENDED, Found.REFUSED))
     if as_json:
         print_json(lines)
     return lines

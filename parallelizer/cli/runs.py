@@ -190,6 +190,7 @@ def _facts(report: RunReport) -> Table:
         ("status", Text(name, style=style_of(name))), ("waits", Text(one_line("; ".join(report.waits_for)))),
         ("tasks", Text(counts_in_words(report.counts))),
         ("started", Text(local_time(report.started_at))), ("finished", Text(local_time(report.finished_at))),
+        ("retry of", Text(report.retry_of or "")), ("retried as", Text(report.retried_as or "")),
         ("time", Text(_duration(report))), ("error", Text(one_line(error_in_words(report.error)), style="red")),
     ):  # fmt: skip
         if value.plain:

@@ -23,6 +23,7 @@ from orchestration.vocabulary import RunStatus
 from tasks import canvas
 from tasks.dashboard.handlers import JsonHandler, OurHandler, StreamHandler
 from tasks.dashboard.reads import Reads
+from tasks.retries import retry_with
 from tasks.workflow import flow_session_id_of
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class WorkflowNamesApi(JsonHandler):
 
 
 class ActApi(JsonHandler):
-    """`/flow/api/act`: cancel, pause or resume runs. Body: `action`, and `ids`, at most MOST_AT_ONCE."""
+    """`/flow/api/act`: cancel, pause, resume or retry runs. Body: `action`, and `ids`, at most MOST_AT_ONCE."""
 
     async def post(self) -> None:
         body = self.body()
@@ -106,7 +107,13 @@ def _resume(reads: Reads, flow_session_id: str) -> control.Answer:
     return control.resume_session(reads.database, reads.live, canvas.publish_runners, flow_session_id)
 
 
-ACTIONS: dict[str, Callable[[Reads, str], control.Answer]] = {"cancel": _cancel, "pause": _pause, "resume": _resume}
+def _retry(reads: Reads, flow_session_id: str) -> control.Answer:
+    return retry_with(reads.settings, reads.database, reads.live, flow_session_id)
+
+
+ACTIONS: dict[str, Callable[[Reads, str], control.Answer]] = {
+    "cancel": _cancel, "pause": _pause, "resume": _resume, "retry": _retry,
+}  # fmt: skip
 
 
 def _act(reads: Reads, action: str, flow_session_id: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tests.integration.store.rows import new_session, task
 from tests.support.clients import Client, running_client
 from tests.support.fleet import Fleet
 from tests.support.flower import RunningFlower, running_flower
-from tests.support.journal import read_journal
+from tests.support.journal import mend, read_journal
 from tests.support.seeded_runs import seed_run
 from tests.support.waiting import wait_until
 
@@ -252,6 +252,37 @@ def test_it_is_paused_resumed_and_cancelled_after_a_question(
     page.get_by_role("button", name="Cancel the run").click()
     expect(status).to_have_text("cancelled")
     expect(page.get_by_role("button", name="Pause", exact=True)).to_have_count(0)
+
+
+def test_a_failed_run_is_retried_and_each_of_the_two_leads_to_the_other(
+    visitor: Visitor, flower: RunningFlower, client: Client, journal: Path
+) -> None:
+    step = {"uses": "test.mendable", "with": {"journal": str(journal), "outcome": "success"}}
+    fails = {"uses": "test.mendable", "with": {"journal": str(journal)}, "needs": ["first"]}
+    definition = {"name": "retried", "actions": {"first": step, "second": fails}}
+    run = "result = run_workflow.delay(definition).get()"
+    failed, other = (client.run(run, definition=definition)["flow_session_id"] for _ in range(2))
+    mend(journal)
+    page = visitor.open(flower, f"/flow/run/{failed}")
+    page.get_by_role("button", name="Retry failed").click()
+    page.get_by_role("dialog").get_by_role("button", name="Back").click()
+    expect(page.get_by_role("link", name="retried")).to_have_count(0)
+    page.get_by_role("button", name="Retry failed").click()
+    page.get_by_role("button", name="Retry the run").click()
+    expect(page.get_by_role("button", name="Retry failed")).to_have_count(0)
+    facts = page.locator(".run-facts")
+    expect(facts).to_contain_text("Retried as")
+    facts.get_by_role("link").click()
+    expect(page.locator(".run-status")).to_have_text("succeeded")
+    expect(facts).to_contain_text("Retry of")
+    expect(facts.get_by_role("link")).to_have_attribute("title", failed)
+    assert len(read_journal(journal)) == 2 * (2 + 3), "the first step is not run again"
+    page = visitor.open(flower, "/flow?workflow=retried")
+    expect(page.get_by_role("button", name=re.compile("^Retry run"))).to_have_count(1)
+    page.get_by_role("button", name=f"Retry run {other}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("button", name=re.compile("^Retry run"))).to_have_count(0)
+    wait_until(lambda: len(read_journal(journal)) == 2 * (2 + 4), "the second step of the other has run again")
 
 
 def test_who_may_not_act_finds_no_buttons(visitor: Visitor, fleet: Fleet, held: Held) -> None:

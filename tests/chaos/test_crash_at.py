@@ -15,7 +15,7 @@ UNREACHED: Final[Mapping[str, str]] = {
     f"script.{name}.{side}": "RabbitMQ alone needs it"
     for name in ("hold_message", "release_message")
     for side in ("before", "after")
-}
+} | {f"sql.accept_retry.{side}": "tests/cluster/test_retries.py has it" for side in ("before", "after")}
 
 
 @pytest.mark.timeout(600)

@@ -47,12 +47,12 @@ def graphs(draw: st.DrawFn, most: int = 10, for_each: bool = True) -> Graph:
     return nodes
 
 
-def definition_of(graph: Graph, journal: str, limit: int = 10) -> dict[str, Any]:
+def definition_of(graph: Graph, journal: str, limit: int = 10, uses: str = "test.record") -> dict[str, Any]:
     """The graph as a definition whose actions write to `journal`."""
     actions: dict[str, Any] = {}
     for name, node in graph.items():
         action: dict[str, Any] = {
-            "uses": "test.record", "needs": list(node.needs), "trigger_rule": node.rule.value,
+            "uses": uses, "needs": list(node.needs), "trigger_rule": node.rule.value,
             "continue_on_failure": node.continue_on_failure,
         }  # fmt: skip
         if node.items is None:

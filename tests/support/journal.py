@@ -45,6 +45,17 @@ def record(ctx: ActionContext, journal: str, outcome: str = "success", seconds: 
     return name
 
 
+@action("test.mendable")
+def mendable(ctx: ActionContext, journal: str, outcome: str = "fail", seconds: float = 0.0) -> str:
+    """As `test.record`, but what is told to fail does so only until the journal is mended."""
+    return record(ctx, journal, "success" if Path(f"{journal}.mended").exists() else outcome, seconds)
+
+
+def mend(journal: str | Path) -> None:
+    """From now on `test.mendable` succeeds."""
+    Path(f"{journal}.mended").touch()
+
+
 @action("test.fail_first")
 def fail_first(ctx: ActionContext, journal: str, times: int) -> int:
     """Fail in the first attempts."""

@@ -13,6 +13,7 @@ from orchestration.reports.explain.model import (
     CauseCode,
     Explanation,
     TimeSpent,
+    counted,
     in_words,
     task_name,
 )
@@ -20,6 +21,7 @@ from orchestration.reports.explain.spent import time_spent
 from orchestration.reports.explain.tasks import why_task
 from orchestration.reports.explain.waiting import why_run_waits
 from orchestration.store.pool import Database
+from orchestration.store.retries import TAKEN_OVER_ATTEMPT, TAKEN_STATUSES
 from orchestration.vocabulary import NO_ITEM, RunStatus
 
 #: Items of which it is read when they ran: more would take seconds.
@@ -59,7 +61,8 @@ def explain_run(
         return _answer(facts, action, item, status, [*away, *causes], None)
     if facts.row is not None and facts.row.status.is_final:
         return _explain_end(database, facts, away, default_limit)
-    return _answer(facts, action, item, _status(facts), [*away, *why_run_waits(facts)], None)
+    causes = [*away, *why_run_waits(facts), *_retries(facts)]
+    return _answer(facts, action, item, _status(facts), causes, None)
 
 
 def waits_of(database: Database, live: Live, flow_session_id: str) -> tuple[str, ...]:
@@ -81,7 +84,21 @@ def _explain_end(database: Database, facts: Facts, away: list[Cause], default_li
         items = items_of(database, facts.row, facts.shape, MOST_ITEMS)
         spent = time_spent(facts.row, facts.shape, facts.tasks, facts.branches, items, limit)
     causes = why_run_failed(facts)
-    return _answer(facts, None, None, facts.row.status.value, [*away, *causes], spent)
+    return _answer(facts, None, None, facts.row.status.value, [*away, *causes, *_retries(facts)], spent)
+
+
+def _retries(facts: Facts) -> list[Cause]:
+    """Which run this one is a retry of, and which one is its own."""
+    row, causes = facts.row, list[Cause]()
+    if row is not None and row.retry_of is not None:
+        rows = facts.tasks.values()
+        taken = sum(task.attempt == TAKEN_OVER_ATTEMPT and task.status in TAKEN_STATUSES for task in rows)
+        said = f"it is a retry of {row.retry_of}, of which {counted(taken, 'action was', 'actions were')} taken over"
+        causes.append(Cause(CauseCode.RETRY_OF, said, details={"run": row.retry_of, "taken_over": taken}))
+    if row is not None and row.retried_as is not None:
+        said, remedy = f"it was retried as {row.retried_as}", f"parallelizer explain {row.retried_as}"
+        causes.append(Cause(CauseCode.RETRIED, said, remedy, details={"run": row.retried_as}))
+    return causes
 
 
 def _answer(

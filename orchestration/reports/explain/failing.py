@@ -11,6 +11,7 @@ from orchestration.reports.explain.model import MOST_TASKS, Cause, CauseCode, so
 from orchestration.reports.explain.waiting import error_in_words
 from orchestration.reports.shape import ActionShape, Shape
 from orchestration.store import json_text
+from orchestration.store.retries import TAKEN_OVER_ATTEMPT
 from orchestration.store.tasks import TaskRow
 from orchestration.vocabulary import NO_ITEM, OUTCOME_OF_STATUS, JoinCounts, Outcome, RunStatus, TaskStatus, TriggerRule
 
@@ -51,6 +52,9 @@ def why_task_ended(facts: Facts, row: TaskRow) -> Cause:
     if row.status is TaskStatus.SKIPPED:
         return _skipped(facts, row)
     name = task_name(row.action, row.item)
+    if row.attempt == TAKEN_OVER_ATTEMPT and facts.row is not None and facts.row.retry_of is not None:
+        said = f"{name} succeeded in {facts.row.retry_of}, of which this run is a retry, and was taken over"
+        return Cause(CauseCode.SUCCEEDED, said, "", (name,), 1, {"taken_over_from": facts.row.retry_of})
     attempts = f" in attempt {row.attempt}" if row.attempt > 1 else ""
     return Cause(CauseCode.SUCCEEDED, f"{name} succeeded{attempts}", "", (name,), 1, {"attempt": row.attempt})
 

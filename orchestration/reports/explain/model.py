@@ -61,6 +61,9 @@ class CauseCode(StrEnum):
     CONDITION = "condition"
     TRIGGER_RULE = "trigger_rule"
     SUCCEEDED = "succeeded"
+    # Which run is whose retry
+    RETRY_OF = "retry_of"
+    RETRIED = "retried"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from orchestration.state.situation import (
     ReadyUnit,
     Situation,
 )
+from orchestration.vocabulary import RunStatus
 
 _PAUSED = {
     "session": ("the run is paused", "parallelizer resume {session}"),
@@ -87,6 +88,9 @@ def without_live_state(facts: Facts, situation: Situation) -> list[Cause]:
     if situation.is_paused_at_start:
         said = "the run is to be paused as soon as its first branch has ended"
         causes.append(Cause(CauseCode.PAUSED, said, f"parallelizer resume {facts.flow_session_id}"))
+    if alive and facts.row is not None and facts.row.retry_of is not None and facts.row.status is RunStatus.QUEUED:
+        said = "the message that begins it is on its way to a process that is free"
+        return [*causes, Cause(CauseCode.RUNNER_COMING, said, details={"age_seconds": age_us / 1e6})]
     if alive and (situation.is_held or age_us < facts.lease_us):
         step = facts.step_of(facts.shape.roots[0]) if facts.shape and len(facts.shape.roots) == 1 else None
         row = facts.tasks.get(step) if step else None

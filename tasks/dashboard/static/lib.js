@@ -239,6 +239,7 @@ const ICONS = {
   cancelled: "M8 1.8a6.2 6.2 0 1 0 0 12.4A6.2 6.2 0 0 0 8 1.8ZM4.6 12.5A4.7 4.7 0 0 1 12.5 4.6ZM11.4 3.5 3.5 11.4a4.7 4.7 0 0 0 7.9-7.9Z",
   timed_out: "M4 1.8h8v1.5l-.7.2v1.7L9 8l2.3 2.8v1.7l.7.2v1.5H4v-1.5l.7-.2v-1.7L7 8 4.7 5.2V3.5L4 3.3Z",
   skipped: "M3 3.5 8.5 8 3 12.5Zm6 0h2v9H9Z",
+  retry: "M8 2.6A5.4 5.4 0 1 0 13.4 8h-1.5A3.9 3.9 0 1 1 8 4.1v2.2l3.6-3L8 .4Z",
   upstream_failed: "M7.2 2h1.6v6.6l2.3-2.2 1.1 1.1L8 11.6 3.8 7.5l1.1-1.1 2.3 2.2ZM3 12.6h10V14H3Z",
 };
 
@@ -248,6 +249,10 @@ export const WORDS = {
   upstream_failed: "upstream failed",
 };
 export const FINAL = new Set(["succeeded", "failed", "cancelled", "timed_out", "skipped", "upstream_failed"]);
+
+const RETRIABLE = new Set(["failed", "cancelled", "timed_out"]);
+/** Whether a run can be retried, as far as is known here. */
+export const canRetry = (run) => RETRIABLE.has(run.status) && !run.retried_as;
 
 export function Icon({ name }) {
   return html`<svg class="flow-icon" viewBox="0 0 16 16" aria-hidden="true"><path d=${ICONS[name] ?? ICONS.pending} /></svg>`;

@@ -1,7 +1,7 @@
 // The page of one run: graph, timeline, table and details of one selection, which is in the URL.
 
 import {
-  CountsBar, LiveMark, Refusal, Status, Time, announce, confirm, duration, getJson, html, link, mayAct, number,
+  CountsBar, LiveMark, Refusal, Status, Time, announce, canRetry, confirm, duration, getJson, html, link, mayAct, number,
   observeServer, page, postJson, serverNow, showPage, toast, useCallback, useEffect, useKeys, useMemo, useReducer, useRef, useState,
   useStream, useTick, WORDS,
 } from "./lib.js";
@@ -199,12 +199,14 @@ const ACTS = {
   pause: { word: "Pause", text: "Nothing more of it begins; what runs goes on to its end." },
   resume: { word: "Resume", text: "What is ready goes on at once." },
   cancel: { word: "Cancel", danger: true, text: "Nothing more of it begins, and what runs is told to end. This can't be taken back." },
+  retry: { word: "Retry", text: "Another run takes over what succeeded, and runs all else." },
 };
 
 function Head({ run, version, state, trouble, now, reread }) {
   const { info } = run;
   const isOver = info.finished_at !== null;
   useTick(1, !isOver);
+  const [, redraw] = useReducer((count) => count + 1, 0);
   const started = info.started_at ?? info.created_at;
   const seconds = ((isOver ? info.finished_at : serverNow()) - started) / 1000;
   const running = run.progress.reduce((sum, one) => sum + one[5], 0);
@@ -217,8 +219,11 @@ function Head({ run, version, state, trouble, now, reread }) {
     if (!(await confirm({ title: `${word} this run of ${info.workflow}?`, text: text + left, act: `${word} the run`, danger }))) return;
     try {
       const { answers } = await postJson(link("api", "act"), { action: name, ids: [info.id] });
-      toast(answers[0].message, answers[0].found === "unknown");
-      reread();
+      toast(answers[0].message, ["unknown", "refused"].includes(answers[0].found));
+      if (answers[0].retry) {
+        info.retried_as = answers[0].retry;
+        redraw();
+      } else reread();
     } catch (refusal) {
       toast(refusal.message, true);
     }
@@ -236,12 +241,15 @@ function Head({ run, version, state, trouble, now, reread }) {
             ? html`<button type="button" class="btn btn-outline-secondary" onClick=${() => act("resume")}>Resume</button>`
             : html`<button type="button" class="btn btn-outline-secondary" onClick=${() => act("pause")}>Pause</button>`}
           <button type="button" class="btn btn-outline-danger" onClick=${() => act("cancel")}>Cancel</button>`}
+        ${mayAct && canRetry(info) && html`<button type="button" class="btn btn-outline-secondary" onClick=${() => act("retry")}>Retry failed</button>`}
         ${!mayAct && !isOver && html`<span class="flow-faint" title=${page.whyReadOnly}>read-only</span>`}
       </div>
     </div>
     <dl class="run-facts">
       <div><dt>Began</dt><dd><${Time} at=${started} /></dd></div>
       <div><dt>${isOver ? "Took" : "Runs for"}</dt><dd>${duration(seconds)}</dd></div>
+      ${["retry_of", "retried_as"].filter((one) => info[one]).map((one) => html`<div><dt>${one === "retry_of" ? "Retry of" : "Retried as"}</dt>
+        <dd><a class="flow-mono" href=${link("run", info[one])} title=${info[one]}>${info[one].slice(0, 8)}</a></dd></div>`)}
       ${info.limit !== null && html`<div><dt>Permits</dt><dd>${number(info.in_use)} of ${number(info.limit)}
         <span class="run-meter" aria-hidden="true"><i style=${{ width: `${Math.min(100, (100 * info.in_use) / Math.max(info.limit, 1))}%` }}></i></span></dd></div>`}
       ${info.ready ? html`<div><dt>Ready, and wait</dt><dd>${number(info.ready)}</dd></div>` : null}

@@ -1,7 +1,7 @@
 // The list of runs: filters in the URL, pages by place, live counts, and what may be done to several runs at once.
 
 import {
-  announce, confirm, CountsBar, duration, FINAL, getJson, html, Icon, link, LiveMark, mayAct, number, observeServer, page,
+  announce, canRetry, confirm, CountsBar, duration, FINAL, getJson, html, Icon, link, LiveMark, mayAct, number, observeServer, page,
   postJson, serverNow, showPage, Status, Time, toast, useEffect, useKeys, useMemo, useRef, useState, useStream, useTick,
   withQuery, WORDS,
 } from "./lib.js";
@@ -15,6 +15,8 @@ const ACTIONS = {
     text: "Branches that run go on to their end, and nothing more begins until they are resumed." },
   resume: { word: "Resume", doing: "Resuming", fits: (run) => run.status === "paused",
     text: "They go on where they stopped." },
+  retry: { word: "Retry", doing: "Retrying", fits: canRetry,
+    text: "What succeeded in them is taken over, and all else runs again. The list shows each retry as a new run." },
 };
 const AT_ONCE = 20;
 
@@ -263,9 +265,9 @@ function Row({ run, isSelected, hasFocus, toggle, act }) {
     <td class="flow-tasks"><${Tasks} run=${run} /></td>
     <td class="flow-why">${run.waits_for.join("; ")}</td>
     ${mayAct && html`<td class="flow-acts">
-      ${["pause", "resume", "cancel"].filter((name) => ACTIONS[name].fits(run)).map((name) => html`<button type="button"
+      ${["pause", "resume", "cancel", "retry"].filter((name) => ACTIONS[name].fits(run)).map((name) => html`<button type="button"
         class=${`flow-act ${ACTIONS[name].danger ? "is-danger" : ""}`} title=${ACTIONS[name].word} aria-label=${`${ACTIONS[name].word} run ${run.id}`}
-        onClick=${() => act(name, [run])}><${Icon} name=${{ pause: "paused", resume: "running", cancel: "cancelled" }[name]} /></button>`)}
+        onClick=${() => act(name, [run])}><${Icon} name=${{ pause: "paused", resume: "running", cancel: "cancelled", retry: "retry" }[name]} /></button>`)}
     </td>`}
   </tr>`;
 }

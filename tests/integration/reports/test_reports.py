@@ -83,7 +83,7 @@ def test_the_result_of_a_run_has_the_fields_that_scripts_rely_on(database: Datab
     found = report.to_json()
     assert list(found) == [
         "flow_session_id", "workflow", "version", "status", "output", "counts", "duration_seconds", "started_at",
-        "finished_at", "waits_for",
+        "finished_at", "waits_for", "retry_of", "retried_as",
     ]  # fmt: skip
     assert (found["status"], found["output"], found["counts"]) == ("failed", {"a": [1]}, {"failed": 2})
     assert found["duration_seconds"] == report.duration_seconds
