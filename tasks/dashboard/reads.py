@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import redis
 
+from config.masking import Masker, secrets_of
 from config.settings import Settings
 from orchestration.errors import ServiceUnreachable
 from orchestration.state.client import is_away, place
@@ -32,6 +33,8 @@ class Reads:
         assert settings.redis_url is not None
         assert settings.database_url is not None
         self.settings = settings
+        #: As in logs: for what of users is shown and was not made to be.
+        self.masker = Masker(secrets_of(settings))
         self.database = Database(
             settings.database_url, pool_size=THREADS, application_name="parallelizer flower",
             statement_timeout_seconds=min(STATEMENT_SECONDS, settings.statement_timeout_seconds),

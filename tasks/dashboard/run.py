@@ -11,7 +11,7 @@ import orjson
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, url
 
-from orchestration.reports import picture
+from orchestration.reports import inputs, picture
 from orchestration.store.pictures import Choice, is_mark
 from orchestration.vocabulary import NO_ITEM, TaskStatus
 from tasks.dashboard.handlers import ALIVE_SECONDS, JsonHandler, PageHandler, StreamHandler
@@ -116,6 +116,15 @@ class RunTask(JsonHandler):
         self.send(await self.read(picture.task, self.application.reads.database, flow_session_id, action, item))
 
 
+class RunInputs(JsonHandler):
+    """What one of its tasks was called with."""
+
+    async def get(self, flow_session_id: str) -> None:
+        item = _item(self.plain_argument("item") or str(NO_ITEM))
+        action, reads = self.plain_argument("action"), self.application.reads
+        self.send(await self.read(inputs.inputs_of, reads.database, flow_session_id, action, item, reads.masker))
+
+
 class RunDensity(JsonHandler):
     """How many tasks of each action ran when; of runs that are too large for columns."""
 
@@ -152,6 +161,7 @@ def run_routes(base: str) -> list[URLSpec]:
         url(rf"{base}/api/run/{run}/events/{run}", RunEvents),
         url(rf"{base}/api/run/{run}/tasks", RunTasks),
         url(rf"{base}/api/run/{run}/task", RunTask),
+        url(rf"{base}/api/run/{run}/inputs", RunInputs),
         url(rf"{base}/api/run/{run}/density", RunDensity),
         url(rf"{base}/api/run/{run}/why", RunWhy),
     ]
