@@ -148,7 +148,7 @@ function Runs() {
   return html`
     <header class="flow-head">
       <div class="flow-title" aria-hidden="true">Workflows</div>
-      <${LiveMark} state=${state} trouble=${trouble && state === "live" ? "Out of date" : ""} />
+      ${found && html`<${LiveMark} state=${state} trouble=${trouble && state === "live" ? "Out of date" : ""} />`}
     </header>
     <${Filters} filters=${filters} change=${change} names=${names} search=${search} />
     <${Chips} filters=${filters} change=${change} live=${live} />
