@@ -45,7 +45,7 @@ class Pictures:
             while len(self._made) >= KEPT_PICTURES:
                 del self._made[next(iter(self._made))]
             self._made.pop(flow_session_id, None)
-            made = (time.monotonic(), asyncio.create_task(self._reads.run(self._make, flow_session_id)))
+            made = (time.monotonic(), asyncio.create_task(self._reads.run_large(self._make, flow_session_id)))
             self._made[flow_session_id] = made
         # One who leaves does not take it from the others.
         return await asyncio.shield(made[1])
@@ -140,14 +140,11 @@ class RunWhy(JsonHandler):
     """Why it, or one of its tasks, stands as it does."""
 
     async def get(self, flow_session_id: str) -> None:
-        reads = self.application.reads
-        item = self.plain_argument("item")
+        reads, action, item = self.application.reads, self.plain_argument("action") or None, self.plain_argument("item")
+        # of the run as a whole all items are looked at
+        read = reads.run_large if action is None else reads.run
         number = _item(item) if item else None
-        self.send(
-            await self.read(
-                picture.why, reads.database, reads.live, flow_session_id, self.plain_argument("action") or None, number,
-            )
-        )  # fmt: skip
+        self.send(await read(picture.why, reads.database, reads.live, flow_session_id, action, number))
 
 
 def run_routes(base: str) -> list[URLSpec]:

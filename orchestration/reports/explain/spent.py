@@ -67,7 +67,7 @@ def time_spent(
     shape: Shape,
     tasks: Mapping[str, TaskRow],
     branches: Mapping[str, BranchRow],
-    items: Mapping[str, Sequence[TaskRow]],
+    items: Mapping[str, Sequence[Item]],
     limit: int,
 ) -> TimeSpent | None:
     """Where the time of a run went that has ended; None where too little is recorded.
@@ -85,13 +85,13 @@ class _Account:
         shape: Shape,
         tasks: Mapping[str, TaskRow],
         branches: Mapping[str, BranchRow],
-        items: Mapping[str, Sequence[TaskRow]],
+        items: Mapping[str, Sequence[Item]],
         limit: int,
     ) -> None:
         self._shape = shape
         self._tasks = tasks
         self._branches = branches
-        self._items = {name: [_item(one) for one in rows if one.finished_at] for name, rows in items.items()}
+        self._items = items
         self._limit = limit
         self._spans = {name: span for name in shape.actions if (span := self._span(name)) is not None}
         at_work = [self._spans[name] for name in self._spans if name not in shape.for_each]
@@ -188,7 +188,7 @@ class Item:
 
     item: int
     span: Span
-    worker: str | None = None
+    worker: str | None
 
 
 def held_spans(items: Sequence[Item]) -> list[Span]:
@@ -208,11 +208,6 @@ def held_spans(items: Sequence[Item]) -> list[Span]:
             found.append(before)
         last[lane] = span
     return [*found, *last.values()]
-
-
-def _item(row: TaskRow) -> Item:
-    end = _us(row.finished_at)
-    return Item(row.item, Span(min(end, _us(row.started_at)) if row.started_at else end, end), row.worker)
 
 
 def _us(at: datetime | None) -> int:

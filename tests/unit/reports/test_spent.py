@@ -32,21 +32,19 @@ def spent_by(slots: int, items: int, gap_ms: float, limit: int, max_concurrent: 
     }
     others = {f"beside-{number}": {"uses": "core.noop"} for number in range(beside)}
     shape = shape_of({"name": "w", "actions": {"each": each, **others}})
-    rows = []
-    for item in range(items):
-        start = NOON + timedelta(milliseconds=(item // slots) * (ITEM_MS + gap_ms))
-        rows.append(_row("each", item, start, start + timedelta(milliseconds=ITEM_MS)))
-    end = rows[-1].finished_at
-    assert end is not None
-    tasks = {"each": _row("each", NO_ITEM, NOON, end)} | {name: _row(name, NO_ITEM, NOON, end) for name in others}
+    first = round(NOON.timestamp() * 1e6)
+    starts = [first + round((item // slots) * (ITEM_MS + gap_ms) * 1000) for item in range(items)]
+    rows = [Item(item, Span(start, start + ITEM_MS * 1000), "worker") for item, start in enumerate(starts)]
+    end = NOON + timedelta(microseconds=rows[-1].span.end - first)
+    tasks = {"each": _row("each", NOON, end)} | {name: _row(name, NOON, end) for name in others}
     session = SessionRow("s", NOON.date(), "w", "v", 1, RunStatus.SUCCEEDED, 5, NOON, NOON, end, None, {})
     found = time_spent(session, shape, tasks, {}, {"each": rows}, limit)
     assert found is not None
     return found
 
 
-def _row(action: str, item: int, start: datetime, end: datetime) -> TaskRow:
-    return TaskRow(action, item, TaskStatus.SUCCEEDED, 1, "branches", "worker", start, end, None)
+def _row(action: str, start: datetime, end: datetime) -> TaskRow:
+    return TaskRow(action, NO_ITEM, TaskStatus.SUCCEEDED, 1, "branches", "worker", start, end, None)
 
 
 @pytest.mark.parametrize("gap_ms", [0.0, 1.0, 30.0])
