@@ -114,6 +114,10 @@ def _reasons(brief: Brief) -> tuple[str, ...]:
     if brief.status == RunStatus.RUNNING and brief.ready and brief.in_use >= brief.limit:
         more = "1 branch is ready and waits" if brief.ready == 1 else f"{brief.ready:,} branches are ready and wait"
         reasons.append(f"{more} for its own limit of {brief.limit} at once")
+    elif brief.status == RunStatus.RUNNING and brief.ready and not brief.in_use and not reasons:
+        reasons.append("waits for a slot")
+    elif brief.status == RunStatus.SUSPENDED:
+        reasons.append("waits for a retry, or for its turn by a rate limit")
     return tuple(reasons)
 
 

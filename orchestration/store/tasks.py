@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestration.store.pool import Database, Day, Row
 from orchestration.vocabulary import TaskStatus
@@ -42,6 +42,15 @@ class BranchRow:
     finished_at: datetime | None
     #: How long it was ready and not claimed.
     waited_us: int | None
+
+
+class ItemSpan(NamedTuple):
+    """When an item ran, µs since the epoch; the same twice for one that never ran."""
+
+    item: int
+    worker: str | None
+    start_us: int
+    end_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,19 @@ def tasks_of(
         f"SELECT {_COLUMNS} FROM tasks WHERE {' AND '.join(conditions)} ORDER BY action, item LIMIT %(limit)s", values
     )
     return [_task(row) for row in rows]
+
+
+def item_spans(
+    database: Database, flow_session_id: str, session_day: Day, action: str, limit: int
+) -> Iterator[ItemSpan]:
+    """The items of a `for_each` that have ended, by item: nothing more of them, since they may be many."""
+    with database.stream(
+        "SELECT item, worker, (date_part('epoch', COALESCE(started_at, finished_at)) * 1e6)::bigint,"
+        " (date_part('epoch', finished_at) * 1e6)::bigint FROM tasks WHERE session_day = %s AND flow_session_id = %s"
+        " AND action = %s AND item >= 0 AND finished_at IS NOT NULL ORDER BY item LIMIT %s",
+        (session_day, flow_session_id, action, limit),
+    ) as rows:
+        yield from map(ItemSpan._make, rows)
 
 
 def failed_tasks(database: Database, flow_session_id: str, session_day: Day, limit: int = 20) -> list[TaskRow]:

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import redis
 
+from config.masking import Masker, secrets_of
 from config.settings import Settings
 from orchestration.errors import ServiceUnreachable
 from orchestration.state.client import is_away, place
@@ -32,21 +33,35 @@ class Reads:
         assert settings.redis_url is not None
         assert settings.database_url is not None
         self.settings = settings
+        #: As in logs: for what of users is shown and was not made to be.
+        self.masker = Masker(secrets_of(settings))
         self.database = Database(
-            settings.database_url, pool_size=THREADS, application_name="parallelizer flower",
+            settings.database_url, pool_size=THREADS + 1, application_name="parallelizer flower",
             statement_timeout_seconds=min(STATEMENT_SECONDS, settings.statement_timeout_seconds),
             counts=settings.metrics_enabled,
         )  # fmt: skip
         self.live = LiveState(settings.redis_url, settings.namespace, Patience(is_away, repeats=0))
         self._redis_place = place(settings.redis_url)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pages")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="large")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The answer of a function that waits, from another thread.
 
         Raises: whatever it does; ServiceUnreachable above all, also when Redis is away.
         """
+        return await self._run_in(self._threads, function, *args, **kwargs)
 
+    async def run_large(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same of a function that may take tens of megabytes: one after another, in a thread of their own.
+
+        It is no slower, since they compute for most of their time; and memory that C frees is kept for its thread.
+        """
+        return await self._run_in(self._large, function, *args, **kwargs)
+
+    async def _run_in(
+        self, threads: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         def answer() -> T:
             try:
                 return function(*args, **kwargs)
@@ -57,10 +72,11 @@ class Reads:
                     f"Redis at {self._redis_place} does not answer: {error}; see whether it is up, then try again"
                 ) from None
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+        return await asyncio.get_running_loop().run_in_executor(threads, answer)
 
     def close(self) -> None:
         """What waits for a thread is dropped, connections are closed."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._large):
+            threads.shutdown(wait=False, cancel_futures=True)
         self.database.close()
         self.live.close()

@@ -11,7 +11,7 @@ import orjson
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, url
 
-from orchestration.reports import picture
+from orchestration.reports import inputs, picture
 from orchestration.store.pictures import Choice, is_mark
 from orchestration.vocabulary import NO_ITEM, TaskStatus
 from tasks.dashboard.handlers import ALIVE_SECONDS, JsonHandler, PageHandler, StreamHandler
@@ -45,7 +45,7 @@ class Pictures:
             while len(self._made) >= KEPT_PICTURES:
                 del self._made[next(iter(self._made))]
             self._made.pop(flow_session_id, None)
-            made = (time.monotonic(), asyncio.create_task(self._reads.run(self._make, flow_session_id)))
+            made = (time.monotonic(), asyncio.create_task(self._reads.run_large(self._make, flow_session_id)))
             self._made[flow_session_id] = made
         # One who leaves does not take it from the others.
         return await asyncio.shield(made[1])
@@ -116,6 +116,15 @@ class RunTask(JsonHandler):
         self.send(await self.read(picture.task, self.application.reads.database, flow_session_id, action, item))
 
 
+class RunInputs(JsonHandler):
+    """What one of its tasks was called with."""
+
+    async def get(self, flow_session_id: str) -> None:
+        item = _item(self.plain_argument("item") or str(NO_ITEM))
+        action, reads = self.plain_argument("action"), self.application.reads
+        self.send(await self.read(inputs.inputs_of, reads.database, flow_session_id, action, item, reads.masker))
+
+
 class RunDensity(JsonHandler):
     """How many tasks of each action ran when; of runs that are too large for columns."""
 
@@ -131,14 +140,11 @@ class RunWhy(JsonHandler):
     """Why it, or one of its tasks, stands as it does."""
 
     async def get(self, flow_session_id: str) -> None:
-        reads = self.application.reads
-        item = self.plain_argument("item")
+        reads, action, item = self.application.reads, self.plain_argument("action") or None, self.plain_argument("item")
+        # of the run as a whole all items are looked at
+        read = reads.run_large if action is None else reads.run
         number = _item(item) if item else None
-        self.send(
-            await self.read(
-                picture.why, reads.database, reads.live, flow_session_id, self.plain_argument("action") or None, number,
-            )
-        )  # fmt: skip
+        self.send(await read(picture.why, reads.database, reads.live, flow_session_id, action, number))
 
 
 def run_routes(base: str) -> list[URLSpec]:
@@ -152,6 +158,7 @@ def run_routes(base: str) -> list[URLSpec]:
         url(rf"{base}/api/run/{run}/events/{run}", RunEvents),
         url(rf"{base}/api/run/{run}/tasks", RunTasks),
         url(rf"{base}/api/run/{run}/task", RunTask),
+        url(rf"{base}/api/run/{run}/inputs", RunInputs),
         url(rf"{base}/api/run/{run}/density", RunDensity),
         url(rf"{base}/api/run/{run}/why", RunWhy),
     ]

@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
 from orchestration.state.live import LiveState
-from orchestration.store import sessions
+from orchestration.store import sessions, updates
 from orchestration.store.pool import Database
 from orchestration.store.samples import Gauges, add_sample, read_samples
 from orchestration.vocabulary import RunStatus
-from tests.browser.conftest import PHONE, Visitor, findings_of
-from tests.integration.store.rows import new_session
-from tests.support.clients import Client, running_client
+from tests.browser.conftest import DESK, PHONE, SLOTS, Visitor, findings_of
+from tests.integration.store.rows import new_session, task
+from tests.support.clients import Client
 from tests.support.fleet import Fleet
-from tests.support.flower import RunningFlower, running_flower
+from tests.support.flower import RunningFlower
 from tests.support.journal import read_journal
 from tests.support.waiting import wait_until
 
@@ -30,13 +31,7 @@ EVIL = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}"
 OLD = 60
 
 
-@pytest.fixture(scope="module")
-def database(module_fleet: Fleet) -> Iterator[Database]:
-    with closing(Database(module_fleet.database_url)) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def old_runs(database: Database) -> None:
     """Runs that have ended: more than a page of one workflow, and some that failed."""
     for number in range(OLD):
@@ -48,24 +43,6 @@ def old_runs(database: Database) -> None:
     sessions.finish_session(
         database, run.flow_session_id, run.session_day, RunStatus.CANCELLED, error='{"message": "x"}'
     )
-
-
-@pytest.fixture(scope="module")
-def fleet(module_fleet: Fleet, old_runs: None) -> Fleet:
-    module_fleet.start(1, concurrency=2, ACTION_MODULES="tests.support.journal", INLINE_FORK_MS="0")
-    return module_fleet
-
-
-@pytest.fixture(scope="module")
-def flower(fleet: Fleet) -> Iterator[RunningFlower]:
-    with running_flower(fleet, "basic", "monitor") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(fleet: Fleet) -> Iterator[Client]:
-    with running_client(fleet) as running:
-        yield running
 
 
 @pytest.fixture
@@ -147,6 +124,29 @@ def test_runs_are_listed_by_page_and_filtered_by_what_the_url_says(visitor: Visi
     expect(rows(page)).to_have_count(50)
 
 
+def test_filters_are_written_chosen_and_cleared(visitor: Visitor, flower: RunningFlower) -> None:
+    page = visitor.open(flower, "/flow")
+    page.get_by_label("Workflow", exact=True).fill("old")
+    page.get_by_label("Workflow", exact=True).press("Enter")
+    expect(page).to_have_url(re.compile("workflow=old"))
+    expect(rows(page)).to_have_count(50)
+    page.get_by_label("Started").select_option(label="Last hour")
+    expect(page).to_have_url(re.compile("last=3600"))
+    expect(rows(page)).to_have_count(50)
+    chip(page, "failed").click()
+    expect(rows(page)).to_have_count(3)
+    chip(page, "cancelled").click()
+    expect(page).to_have_url(re.compile("status=failed&status=cancelled"))
+    expect(rows(page)).to_have_count(3)
+    expect(chip(page, "failed")).to_have_attribute("aria-pressed", "true")
+    chip(page, "failed").click()
+    expect(page.get_by_text("No run is like that.")).to_be_visible()
+    assert findings_of(page) == []
+    page.get_by_role("button", name="Clear").click()
+    expect(page).to_have_url(re.compile("/monitor/flow$"))
+    expect(rows(page)).to_have_count(50)
+
+
 def test_new_runs_are_told_of_and_shown_when_asked_for(
     visitor: Visitor, flower: RunningFlower, database: Database
 ) -> None:
@@ -176,6 +176,7 @@ def test_a_run_is_paused_resumed_and_cancelled_after_a_question(
     expect(row).to_contain_text("running")
     page.get_by_role("button", name=f"Pause run {session}").click()
     expect(page.get_by_role("dialog")).to_contain_text("Pause this run of acted?")
+    assert findings_of(page) == []
     page.get_by_role("dialog").get_by_role("button", name="Pause").click()
     expect(row).to_contain_text("paused")
     page.get_by_role("button", name=f"Resume run {session}").click()
@@ -209,6 +210,10 @@ def test_a_run_that_ends_is_shown_so_without_a_reload(visitor: Visitor, flower: 
     row = rows(page).first
     expect(row).to_contain_text("running")
     expect(row).to_contain_text("1 branch is ready and waits for its own limit of 1 at once")
+    took, search = row.locator('[data-label="took"]'), page.get_by_label("Search by id")
+    search.fill("half of an i")
+    expect(took).not_to_have_text(took.inner_text())
+    expect(search).to_have_value("half of an i")  # what is being written outlives what changes on the page
     held.let_go()
     expect(row).to_contain_text("succeeded")
     expect(row.get_by_role("img")).to_have_attribute("aria-label", re.compile("succeeded"))
@@ -227,7 +232,7 @@ def test_limits_show_who_holds_and_who_waits_and_change_by_themselves(
     expect(detail.locator(f'a[href="/monitor/flow/run/{first}"]')).to_be_visible()
     expect(detail).to_contain_text("worker-1")
     expect(page).to_have_url(re.compile("open=workflow"))
-    expect(page.locator("tr", has_text="branches").last).to_contain_text("of 2")
+    expect(page.locator("tr", has_text="branches").last).to_contain_text(f"of {SLOTS}")
     held.let_go()
     expect(row).to_contain_text("0 of 1")
     expect(detail).to_contain_text("Nobody waits.")
@@ -244,10 +249,12 @@ def test_throughput_shows_the_samples_of_the_last_day(
     page = visitor.open(flower, "/flow/throughput")
     expect(page.get_by_text("Branches per second").first).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^Permits in use: in use from"))).to_be_visible()
+    add_sample(database, fleet.namespace, Gauges(4321, 2, 1, 0, 0, 0.0))
+    expect(page.get_by_role("img", name=re.compile("^Permits in use: in use from .* to 4.3K"))).to_be_visible()
     page.get_by_role("button", name="24 hours").click()
     expect(page).to_have_url(re.compile("span=86400"))
     expect(page.get_by_role("button", name="24 hours")).to_have_attribute("aria-pressed", "true")
-    expect(page.get_by_text("Nothing was lost, and nothing stood still.")).to_be_visible()
+    expect(page.get_by_role("heading", name="Repaired since the start")).to_be_visible()
 
 
 def test_a_hidden_page_lets_go_of_its_stream_and_takes_it_up_when_it_is_seen(
@@ -268,20 +275,22 @@ def test_a_hidden_page_lets_go_of_its_stream_and_takes_it_up_when_it_is_seen(
 
 
 def test_flower_stays_small(visitor: Visitor, flower: RunningFlower) -> None:
+    page = visitor.open(flower, PAGES[0])
     for path in PAGES:
-        expect(visitor.open(flower, path).get_by_text("Live", exact=True)).to_be_visible()
+        page.goto(flower.url + path)
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
     assert flower.program.process is not None
     assert psutil.Process(flower.program.process.pid).memory_info().rss < 200_000_000
 
 
-def test_without_authentication_nothing_can_be_done_and_the_page_says_so(visitor: Visitor, fleet: Fleet) -> None:
-    with running_flower(fleet, "nobody") as flower:
-        page = visitor.open(flower, "/flow")
-        expect(rows(page).first).to_be_visible()
-        expect(page.get_by_text("read-only: no authentication is configured")).to_be_visible()
-        expect(page.get_by_role("checkbox")).to_have_count(0)
-        expect(page.locator(".flow-act")).to_have_count(0)
-        page.close()
+def test_without_authentication_nothing_can_be_done_and_the_page_says_so(
+    visitor: Visitor, open_flower: RunningFlower
+) -> None:
+    page = visitor.open(open_flower, "/flow")
+    expect(rows(page).first).to_be_visible()
+    expect(page.get_by_text("read-only: no authentication is configured")).to_be_visible()
+    expect(page.get_by_role("checkbox")).to_have_count(0)
+    expect(page.locator(".flow-act")).to_have_count(0)
 
 
 def test_all_can_be_done_by_keyboard(visitor: Visitor, flower: RunningFlower) -> None:
@@ -338,18 +347,57 @@ def test_what_users_wrote_is_shown_as_text_and_runs_nowhere(
     live.set_limit(f"key:{EVIL}", 0)
 
 
+def test_names_of_workers_queues_and_rates_are_texts_too(
+    visitor: Visitor, flower: RunningFlower, live: LiveState
+) -> None:
+    worker = f"{EVIL}#1"
+    live.beat_worker(worker, [EVIL], 3, 600_000_000)
+    for token in ("one", "two"):
+        live.take_rate(token, [(EVIL, 600_000_000, 1)])
+    page = visitor.open(flower, f"/flow/limits?{urlencode({'open': EVIL})}")
+    row = page.locator("tr", has_text=EVIL)
+    expect(row.filter(has_text="0 of 3").get_by_title(f"{worker}: 3")).to_be_visible()
+    expect(row.filter(has_text=re.compile("in 1?[0-9] min"))).to_be_visible()
+    assert page.locator("#flow img, #flow script").count() == 0
+    live.stop_worker(worker)
+    expect(row.filter(has_text="0 of 3")).to_have_count(0)
+    page.goto(f"{flower.url}/flow/throughput?{urlencode({'span': EVIL})}")
+    expect(page.get_by_text("Branches per second").first).to_be_visible()
+    assert page.locator("#flow img, #flow script").count() == 0
+
+
+@pytest.mark.parametrize("size", ["phone", "desk"])
+def test_a_long_name_makes_no_page_wider(
+    visitor: Visitor, flower: RunningFlower, database: Database, live: LiveState, size: str
+) -> None:
+    long = "n" * 200
+    run = new_session(database, f"{long}-{size}", {long: {"uses": long, "queue": long}})
+    rows_of = task(run.flow_session_id, long, day=str(run.session_day), queue=long, result=f'"{long}"', status="failed",
+                   error=f'{{"type": "{long}", "message": "{long}"}}')._replace(worker=long)  # fmt: skip
+    updates.write_rows(database, [rows_of])
+    live.set_limit(f"key:{long}", 3)
+    sessions.finish_session(database, run.flow_session_id, run.session_day, RunStatus.FAILED, counts={"failed": 1})
+    page = visitor.open(flower, "/flow/throughput", **(PHONE if size == "phone" else DESK))
+    for path in (f"/flow?workflow={long}-{size}", f"/flow/run/{run.flow_session_id}?action={long}",
+                 f"/flow/limits?open=key:{long}"):  # fmt: skip
+        page.goto(flower.url + path)
+        expect(page.get_by_text(long).first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
+    live.set_limit(f"key:{long}", 0)
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", ["phone", "desk"])
 def test_pages_are_usable_by_all_on_any_screen(
     visitor: Visitor, flower: RunningFlower, held: Held, size: str, dark: bool
 ) -> None:
     held.begin("seen")
-    options = PHONE if size == "phone" else {"viewport": {"width": 1280, "height": 800}}
+    page = visitor.open(flower, "/flow?workflow=seen", dark=dark, **(PHONE if size == "phone" else DESK))
+    expect(rows(page)).not_to_have_count(0)
     for path in (*PAGES, "/flow/limits?open=global"):
-        page = visitor.open(flower, path, dark=dark, **options)
+        page.goto(flower.url + path)
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
         expect(page.locator(".flow-card").first).to_be_visible()
         assert page.evaluate("document.documentElement.dataset.bsTheme") == ("dark" if dark else "light")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
         assert findings_of(page) == [], path
-        page.close()

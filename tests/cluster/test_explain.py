@@ -372,6 +372,16 @@ def test_an_item_is_the_first_cause(stage: Stage) -> None:
     assert stage.explain(session, "each", 0).causes[0].code is CauseCode.CONDITION
 
 
+def test_its_result_is_of_no_use(stage: Stage) -> None:
+    session = stage.begin({"start": NOOP, "odd": {"uses": "test.unserialisable", "needs": ["start"]}, "beside": NOOP})
+    assert stage.end(session) == "failed"
+    (cause,) = stage.explain(session).causes
+    assert cause.code is CauseCode.UNUSABLE
+    assert "odd failed: the result is not JSON: it holds a builtins.object" in cause.sentence
+    (beside,) = stage.explain(session, "beside").causes
+    assert (beside.code, beside.sentence) == (CauseCode.SUCCEEDED, "beside succeeded")
+
+
 def test_it_ran_out_of_time(stage: Stage) -> None:
     slow = {"uses": "core.sleep", "with": {"seconds": 60}, "timeout_seconds": 0.2}
     session = stage.begin({"start": NOOP, "slow": {**slow, "needs": ["start"]}, "beside": NOOP})
@@ -455,6 +465,30 @@ def test_it_was_rejected_at_a_limit(stage: Stage) -> None:
     cause = stage.explain(session).causes[0]
     assert cause.code is CauseCode.REJECTED
     assert "max_concurrent_sessions 1" in cause.sentence
+
+
+def test_it_gave_way_to_a_newer_one(stage: Stage) -> None:
+    name = f"newest{uuid.uuid4().hex[:8]}"
+    limits: dict[str, Any] = {"max_concurrent_sessions": 1, "when_full": "cancel_running"}
+    first = stage.begin({"a": stage.hold()}, name, **limits)
+    stage.wait_started(1)
+    second = stage.begin({"a": stage.hold()}, name, **limits)
+    assert stage.end(first) == "cancelled"
+    cause = stage.explain(first).causes[0]
+    assert cause.code is CauseCode.GAVE_WAY
+    assert second in cause.sentence
+
+
+def test_items_of_a_for_each_waited_for_the_permits_of_their_run(stage: Stage) -> None:
+    each = {"uses": "core.sleep", "with": {"seconds": 0.05}, "for_each": {"range": 40}}
+    session = stage.begin({"start": NOOP, "each": {**each, "needs": ["start"]}}, max_concurrent_branches=2)
+    assert stage.end(session) == "succeeded"
+    spent = stage.explain(session).time_spent
+    assert spent is not None
+    assert spent.most_at_once == 2
+    shares = spent.shares()
+    assert shares["permits"] > 0.5, "the last of 40 items waited for most of the time"
+    assert shares["permits"] > 5 * shares["queueing"]
 
 
 def test_where_the_time_of_a_run_went(stage: Stage) -> None:

@@ -9,7 +9,9 @@ from difflib import get_close_matches
 from typing import Final, Protocol
 
 from orchestration.errors import ServiceUnreachable, UnknownRun, UnknownTask
+from orchestration.reports.explain.critical_path import Span
 from orchestration.reports.explain.facts import Facts
+from orchestration.reports.explain.spent import Item
 from orchestration.reports.shape import Shape, load_shape
 from orchestration.state.client import is_away
 from orchestration.state.situation import OpenSession, Situation
@@ -17,7 +19,7 @@ from orchestration.store import sessions, tasks
 from orchestration.store.pool import Database
 from orchestration.store.sessions import SessionRow
 from orchestration.store.tasks import TaskRow
-from orchestration.vocabulary import NO_ITEM, RunStatus, TaskStatus
+from orchestration.vocabulary import NO_ITEM, RunStatus
 
 #: Failed items that are read, the first ones by their end; and deferred units whose places in lines are.
 _MOST_FAILED: Final = 100
@@ -71,20 +73,20 @@ def gather(
     return facts if session is None or not session.deferred else _with_places(live, facts, session)
 
 
-def items_of(database: Database, row: SessionRow, shape: Shape, most: int) -> dict[str, list[TaskRow]]:
+def items_of(database: Database, row: SessionRow, shape: Shape, most: int) -> dict[str, list[Item]]:
     """The items that ran of each `for_each`.
 
-    Args: most: rows that are read in all.
+    Args: most: items that are read in all.
     """
-    found: dict[str, list[TaskRow]] = {}
+    found: dict[str, list[Item]] = {}
+    workers: dict[str | None, str | None] = {}
     for name in shape.for_each:
         if most <= 0:
             break
-        ended = [status for status in TaskStatus if status.is_final]
-        found[name] = tasks.tasks_of(
-            database, row.flow_session_id, row.session_day, action=name, statuses=ended, after=(name, NO_ITEM),
-            limit=most,
-        )  # fmt: skip
+        found[name] = [
+            Item(one.item, Span(min(one.start_us, one.end_us), one.end_us), workers.setdefault(one.worker, one.worker))
+            for one in tasks.item_spans(database, row.flow_session_id, row.session_day, name, most)
+        ]
         most -= len(found[name])
     return found
 

@@ -40,7 +40,6 @@ class CauseCode(StrEnum):
     PROCESS_DIED = "process_died"
     WORKER_LOST = "worker_lost"
     LOST = "lost"
-    OUTAGE = "outage"
     REDIS_AWAY = "redis_away"
     POSTGRESQL_AWAY = "postgresql_away"
     # Times at which it is ended, or was

@@ -1,7 +1,9 @@
 """Where the time of a run went, by what is recorded of its tasks and branches. Pure.
 
 What is not on record is found by what is: a task that was ready and not claimed waited for a permit of its run while
-the run had as many branches at work as it may, and else for a slot or a limit of others (queueing).
+the run had as many branches at work as it may, and else for a slot or a limit of others (queueing). A slot that goes on
+with the next item of a `for_each` keeps its permit between the two: that is told from a slot that was given up by how
+short it is.
 """
 
 from __future__ import annotations
@@ -10,14 +12,19 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from orchestration.reports.explain.critical_path import Span, critical_path, longest_chain
 from orchestration.reports.explain.model import PathStep, TimeSpent, task_name
+from orchestration.reports.lanes import lanes_of
 from orchestration.reports.shape import Shape
 from orchestration.store.sessions import SessionRow
 from orchestration.store.tasks import BranchRow, TaskRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: From the end of an item to the start of the next one in its slot, µs: settling and claiming, on a busy machine, or
+#: the message of a runner. Whoever waits longer has no permit.
+HANDOVER_US: Final = 50_000
 
 
 class Profile:
@@ -60,7 +67,7 @@ def time_spent(
     shape: Shape,
     tasks: Mapping[str, TaskRow],
     branches: Mapping[str, BranchRow],
-    items: Mapping[str, Sequence[TaskRow]],
+    items: Mapping[str, Sequence[Item]],
     limit: int,
 ) -> TimeSpent | None:
     """Where the time of a run went that has ended; None where too little is recorded.
@@ -78,19 +85,26 @@ class _Account:
         shape: Shape,
         tasks: Mapping[str, TaskRow],
         branches: Mapping[str, BranchRow],
-        items: Mapping[str, Sequence[TaskRow]],
+        items: Mapping[str, Sequence[Item]],
         limit: int,
     ) -> None:
         self._shape = shape
         self._tasks = tasks
         self._branches = branches
-        self._items = {name: [_item(one) for one in rows if one.finished_at] for name, rows in items.items()}
+        self._items = items
         self._limit = limit
         self._spans = {name: span for name in shape.actions if (span := self._span(name)) is not None}
         at_work = [self._spans[name] for name in self._spans if name not in shape.for_each]
         at_work += [item.span for rows in self._items.values() for item in rows]
-        self._profile = Profile(span for span in at_work if span.length)
         self._busy = sum(span.length for span in at_work)
+        self._most = Profile(span for span in at_work if span.length).most
+        held = {name: held_spans(rows) for name, rows in self._items.items()}
+        self._held = Profile(
+            [*(span for name, span in self._spans.items() if name not in shape.for_each and span.length),
+             *(span for spans in held.values() for span in spans)]
+        )  # fmt: skip
+        #: Of each `for_each` that has a limit of its own.
+        self._held_of = {name: Profile(spans) for name, spans in held.items() if shape.actions[name].max_concurrent}
 
     def of(self, row: SessionRow) -> TimeSpent:
         accepted, began, ended = _us(row.created_at), _us(row.started_at or row.created_at), _us(row.finished_at)
@@ -103,7 +117,7 @@ class _Account:
         waited = sum(branch.waited_us or 0 for branch in self._branches.values())
         return TimeSpent(
             (ended - accepted) / 1e6, tuple(steps), max(0, began - accepted) / 1e6, max(0, ended - at) / 1e6,
-            self._busy / 1e6, waited / 1e6, self._profile.most, longest_chain(lengths, self._shape.needs) / 1e6,
+            self._busy / 1e6, waited / 1e6, self._most, longest_chain(lengths, self._shape.needs) / 1e6,
         )  # fmt: skip
 
     def _span(self, name: str) -> Span | None:
@@ -154,9 +168,13 @@ class _Account:
 
     def _permits(self, name: str, start: int, end: int) -> int:
         """How long, of this time, the run or the `for_each` had as many at work as it may."""
-        most = self._shape.actions[name].max_concurrent
-        limit = min(self._limit, most) if most else self._limit
-        return self._profile.time_at_least(limit, start, end) if end > start else 0
+        if end <= start:
+            return 0
+        of_run = self._held.time_at_least(self._limit, start, end)
+        own = self._held_of.get(name)
+        if own is None:
+            return of_run
+        return max(of_run, own.time_at_least(self._shape.actions[name].max_concurrent, start, end))
 
     def _shortest(self, name: str) -> int:
         if name in self._shape.for_each:
@@ -165,14 +183,31 @@ class _Account:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
+    """An item that has ended."""
+
     item: int
     span: Span
+    worker: str | None
 
 
-def _item(row: TaskRow) -> _Item:
-    end = _us(row.finished_at)
-    return _Item(row.item, Span(min(end, _us(row.started_at)) if row.started_at else end, end))
+def held_spans(items: Sequence[Item]) -> list[Span]:
+    """When the items of a `for_each` had permits: those that followed one another in a slot are one span."""
+    workers = {name: place for place, name in enumerate({item.worker for item in items})}
+    spans = [item.span for item in items if item.span.length]
+    numbers = [workers[item.worker] for item in items if item.span.length]
+    lanes = lanes_of(numbers, [span.start for span in spans], [span.end for span in spans]).of
+    found: list[Span] = []
+    last: dict[int, Span] = {}
+    for span, lane in sorted(zip(spans, lanes, strict=True), key=lambda pair: pair[0].start):
+        before = last.get(lane)
+        if before is not None and span.start - before.end <= HANDOVER_US:
+            last[lane] = Span(before.start, span.end)
+            continue
+        if before is not None:
+            found.append(before)
+        last[lane] = span
+    return [*found, *last.values()]
 
 
 def _us(at: datetime | None) -> int:

@@ -73,7 +73,8 @@ function draw(canvas, { series, from, to, most, marks, axis }) {
     pen.setLineDash(dashed ? [4, 3] : []);
     for (const stretch of stretches(points.filter(([at]) => at >= from))) {
       const places = stretch.map(([at, value]) => [x(at), y(value)]);
-      line(pen, places.length === 1 ? [places[0], [places[0][0] + 1.5, places[0][1]]] : places);
+      if (places.length === 1) dot(pen, ...places[0]);
+      else line(pen, places);
       if (fill && places.length > 1) {
         pen.globalAlpha = 0.13;
         pen.lineTo(places.at(-1)[0], bottom);
@@ -90,6 +91,13 @@ function line(pen, places) {
   pen.beginPath();
   places.forEach(([x, y], place) => (place ? pen.lineTo(x, y) : pen.moveTo(x, y)));
   pen.stroke();
+}
+
+/** A point between two gaps. */
+function dot(pen, x, y) {
+  pen.beginPath();
+  pen.arc(x, y, 2, 0, 2 * Math.PI);
+  pen.fill();
 }
 
 /** Points without a value part the line. */

@@ -81,8 +81,8 @@ function Page() {
   }, [run?.behind, ended]);
 
   if (error && !run) {
-    return html`<div class="flow-note is-error" role="alert">${error.message} ${error.status === 404
-      ? html`<a href=${link()}>All runs</a>` : html`<button type="button" class="btn btn-sm btn-outline-secondary" onClick=${read}>Try again</button>`}</div>`;
+    return html`<div class="flow-note is-error" role="alert"><p>${error.message}</p>
+      <button type="button" class="btn btn-sm btn-outline-secondary" onClick=${read}>Try again</button> <a href=${link()}>All runs</a></div>`;
   }
   if (!run) return html`<p class="flow-faint" role="status">Reading the run…</p>`;
   return html`<${Whole} run=${run} version=${version} state=${ended ? "ended" : state} trouble=${trouble || (error?.message ?? "")} reread=${read} />`;

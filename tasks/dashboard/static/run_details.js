@@ -75,10 +75,28 @@ function OfTask({ run, task, selection, showItems, select }) {
       ${needs.length > 0 && fact("Needs", needs.map((place, number_) => html`${number_ ? ", " : ""}<button type="button" class="run-link" onClick=${() => select({ action: place, item: NO_ITEM }, "details")}>${run.actions[place].name}</button>`))}
       ${fact("Rule", definition.trigger_rule)}
     </dl>
-    ${task.inputs !== undefined && html`<${Text} title="Inputs" text=${JSON.stringify(task.inputs, null, 2)} open />`}
+    ${!isEach && html`<${Inputs} action=${task.action} item=${selection.item} state=${task.status} />`}
     ${task.result !== null && task.result !== undefined && html`<${Text} title="Result" text=${pretty(task.result)} open note=${cut(task.result, task.result_bytes)} />`}
     ${task.logs?.length > 0 && html`<${Text} title="Logs" text=${task.logs.map(logLine).join("\n")} open note=${task.more_logs && `The first ${number(task.logs.length)} lines; parallelizer logs shows all.`} />`}
     <${Text} title="Definition" text=${JSON.stringify(definition, null, 2)} open=${task.result === undefined || task.result === null} />`;
+}
+
+/** What the task was called with, or why nobody can say. */
+function Inputs({ action, item, state }) {
+  const [found, setFound] = useState(null);
+  const key = `${action} ${item}`;
+  useEffect(() => {
+    const stop = new AbortController();
+    getJson(link("api", "run", page.run, "inputs"), { action, item }, { signal: stop.signal })
+      .then((inputs) => setFound({ key, ...inputs }))
+      .catch((error) => error instanceof Refusal && setFound({ key, text: null, why: error.message }));
+    return () => stop.abort();
+  }, [key, state]);
+  if (found?.key !== key || (found.text === null && !found.why)) return null;
+  if (found.text === null) return html`<p class="flow-faint run-no-inputs">Inputs: not known, ${found.why}.</p>`;
+  const part = found.bytes > found.text.length * 4 || found.text.length >= 16_384 ? `The beginning of ${number(found.bytes)} bytes. ` : "";
+  return html`<${Text} title="Inputs" text=${found.text} open
+    note=${`${part}Computed now from the definition, the payload and the results before it; what looks like a secret is masked.`} />`;
 }
 
 function OfRun({ run, select }) {

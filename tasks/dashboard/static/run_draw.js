@@ -161,7 +161,8 @@ export function drawBrush(context, colours, gutter, width, sum, first, last, cho
   for (let x = 0; x < width; x += 1) {
     if (!sum.running[x]) continue;
     const tall = Math.max(1, Math.round((sum.running[x] / peak) * (BRUSH - 20)));
-    context.fillStyle = colours["lane-succeeded"];
+    // how much, not how it ended: in no colour of a status
+    context.fillStyle = colours["lane-cancelled"];
     context.fillRect(gutter + x, BRUSH - 6 - tall, 1, tall);
     if (!sum.failed[x]) continue;
     context.fillStyle = colours["lane-failed"];

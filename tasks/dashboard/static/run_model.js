@@ -53,6 +53,7 @@ export class Run {
     }
     this.laneEnd = this.laneWorker.map(() => -Infinity);
     for (let row = 0; row < count; row += 1) this.occupy(row);
+    this.actions.forEach((_, place) => this.beginWhole(place));
     /** Rows before this one are sorted by action and item. */
     this.sorted = count;
     this.order = null;
@@ -137,7 +138,10 @@ export class Run {
   apply(frame, mark) {
     if (mark) this.mark = mark;
     Object.assign(this.info, frame.run);
-    for (const [place, value] of Object.entries(frame.progress)) this.progress[place] = value;
+    for (const [place, value] of Object.entries(frame.progress)) {
+      this.progress[place] = value;
+      this.beginWhole(Number(place));
+    }
     if (frame.rows === null) {
       this.behind = true;
       return false;
@@ -189,6 +193,15 @@ export class Run {
   name(row) {
     const name = this.actions[this.action[row]].name;
     return this.item[row] === NO_ITEM ? name : `${name}[${this.item[row]}]`;
+  }
+
+  /** Of a for_each a row is recorded when it ends; until then its progress says that it runs, and since when. */
+  beginWhole(place) {
+    const [status, , , , , , since] = this.progress[place] ?? [CODE.pending];
+    const row = this.actions[place].for_each ? this.find(place) : -1;
+    if (row < 0 || status !== CODE.running || isFinal(this.status[row])) return;
+    this.status[row] = status;
+    if (Number.isNaN(this.start[row]) && since !== null) this.start[row] = since / 1000;
   }
 
   /** ms that a task has run, NaN when it has not begun. */

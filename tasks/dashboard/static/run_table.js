@@ -82,7 +82,7 @@ function Row({ run, row, at, now, high, selected, select }) {
     <span role="gridcell" class="run-name" title=${name}>${name}</span>
     <span role="gridcell"><${Status} status=${status} /></span>
     <span role="gridcell">${run.attempt[row] || ""}</span>
-    <span role="gridcell" class="flow-faint run-cut" title=${worker}>${worker}</span>
+    <span role="gridcell" class="flow-faint run-cut" title=${worker}>${shortWorker(worker)}</span>
     <span role="gridcell">${started}</span>
     <span role="gridcell">${ran}</span>
     <span role="gridcell">${waited}</span>
@@ -95,7 +95,7 @@ function Card({ run, row, at, now, high, selected, select }) {
     style=${{ transform: `translateY(${at * high}px)`, height: `${high}px` }} onClick=${() => select({ action: run.action[row], item: run.item[row] }, "table")}>
     <span role="gridcell" class="run-name">${name}</span>
     <span role="gridcell"><${Status} status=${status} /></span>
-    <span role="gridcell" class="run-card-facts flow-faint">${[started && `at ${started}`, ran && `ran ${ran}`, waited && `waited ${waited}`, run.attempt[row] > 1 && `attempt ${run.attempt[row]}`, worker].filter(Boolean).join(" · ")}</span>
+    <span role="gridcell" class="run-card-facts flow-faint">${[started && `at ${started}`, ran && `ran ${ran}`, waited && `waited ${waited}`, run.attempt[row] > 1 && `attempt ${run.attempt[row]}`, shortWorker(worker)].filter(Boolean).join(" · ")}</span>
   </div>`;
 }
 
@@ -103,13 +103,17 @@ function facts(run, row, now) {
   const ran = run.ran(row, now);
   const start = run.start[row];
   const waited = run.item[row] === NO_ITEM ? start - run.readyAt(row) : NaN;
+  const worker = run.workers[run.worker[row]] ?? "";
   return {
-    status: STATUSES[run.status[row]], name: run.name(row), worker: run.workers[run.worker[row]] ?? "",
+    status: STATUSES[run.status[row]], name: run.name(row), worker,
     ran: Number.isNaN(ran) ? "" : duration(Math.max(0, ran) / 1000),
     waited: Number.isNaN(waited) ? "" : duration(Math.max(0, waited) / 1000),
     started: Number.isNaN(start) ? "" : `+${duration(Math.max(0, start) / 1000)}`,
   };
 }
+
+/** Without the number that tells a worker from those of the same name before it; the details have all of it. */
+const shortWorker = (worker) => worker.replace(/#[^#]*$/, "");
 
 /** How many tasks each filter would show, as far as the page knows. */
 export function countsOf(run) {

@@ -182,7 +182,7 @@ export function Timeline({ run, version, now, selection, select, by, setBy, wind
   };
 
   const words = mode === "slot"
-    ? `${number(lanes.length)} slots of ${number(run.workers.length)} ${run.workers.length === 1 ? "worker" : "workers"}`
+    ? `${number(lanes.length)} ${lanes.length === 1 ? "slot" : "slots"} of ${number(run.workers.length)} ${run.workers.length === 1 ? "worker" : "workers"}`
     : `${number(lanes.length)} actions`;
   return html`<section class="flow-card run-timeline" aria-labelledby="run-timeline-title">
     <header class="run-card-head">

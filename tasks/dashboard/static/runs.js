@@ -150,7 +150,7 @@ function Runs() {
   return html`
     <header class="flow-head">
       <div class="flow-title" aria-hidden="true">Workflows</div>
-      <${LiveMark} state=${state} trouble=${trouble && state === "live" ? "Out of date" : ""} />
+      ${found && html`<${LiveMark} state=${state} trouble=${trouble && state === "live" ? "Out of date" : ""} />`}
     </header>
     <${Filters} filters=${filters} change=${change} names=${names} search=${search} />
     <${Chips} filters=${filters} change=${change} live=${live} />
@@ -187,11 +187,9 @@ function Filters({ filters, change, names, search }) {
   const isSet = filters.search || filters.workflow || filters.last || filters.status.length;
   return html`<form class="flow-filters" role="search" aria-label="Runs" onSubmit=${(event) => event.preventDefault()}>
     <label><span class="visually-hidden">Search by id</span>
-      <input ref=${search} class="form-control" type="search" placeholder="Run id, run_id or task id" value=${filters.search}
-        maxlength="300" spellcheck="false" onChange=${changed("search")} /></label>
+      <${Field} field=${search} type="search" placeholder="Run id, run_id or task id" value=${filters.search} onChange=${changed("search")} /></label>
     <label><span class="visually-hidden">Workflow</span>
-      <input class="form-control" list="flow-names" placeholder="Any workflow" value=${filters.workflow}
-        maxlength="300" spellcheck="false" onChange=${changed("workflow")} /></label>
+      <${Field} list="flow-names" placeholder="Any workflow" value=${filters.workflow} onChange=${changed("workflow")} /></label>
     <datalist id="flow-names">${names.map((name) => html`<option value=${name}></option>`)}</datalist>
     <label><span class="visually-hidden">Started</span>
       <select class="form-select" value=${filters.last} onChange=${changed("last")}>
@@ -199,6 +197,17 @@ function Filters({ filters, change, names, search }) {
       </select></label>
     ${isSet ? html`<button type="button" class="btn btn-link" onClick=${() => change({ search: "", workflow: "", last: "", status: [] })}>Clear</button>` : null}
   </form>`;
+}
+
+/** A field of text; what is being written stays when the page is rendered meanwhile. */
+function Field({ field, value, onChange, ...others }) {
+  const [draft, setDraft] = useState(null);
+  const done = (event) => {
+    setDraft(null);
+    onChange(event);
+  };
+  return html`<input ref=${field} class="form-control" value=${draft ?? value} maxlength="300" spellcheck="false"
+    onInput=${(event) => setDraft(event.target.value)} onChange=${done} ...${others} />`;
 }
 
 function Chips({ filters, change, live }) {

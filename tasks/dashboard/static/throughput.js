@@ -36,6 +36,8 @@ function Throughput() {
     ${seen && html`<${Fragment}><${Cards} seen=${seen} /><${Charts} seen=${seen} /><${Repairs} repairs=${seen.repairs} /></${Fragment}>`}`;
 }
 
+const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+
 function Cards({ seen }) {
   const { now, totals, points } = seen;
   const newest = points.findLast((point) => point.branches !== null);
@@ -44,10 +46,10 @@ function Cards({ seen }) {
   const card = (label, value, more, look = "") => html`<article class=${`metric-card ${look}`}>
     <p class="metric-label">${label}</p><p class="metric-value">${value}</p><p class="flow-faint flow-small flow-more">${more}</p></article>`;
   return html`<section class="metric-grid" aria-label="Now">
-    ${card("Branches per second", perSecond(newest?.branches), totals ? `${number(totals.branches)} of ${number(totals.runs)} runs in this time` : "no sample yet", "metric-card-success")}
+    ${card("Branches per second", perSecond(newest?.branches), totals ? `${counted(totals.branches, "branch", "branches")}, ${counted(totals.runs, "run")} in this time` : "no sample yet", "metric-card-success")}
     ${card("Start wait, p95", duration(newest?.p95), `p50 ${duration(newest?.p50)} · in this time p95 ${duration(totals?.p95)}`)}
-    ${card("Permits in use", number(now.permits), `${number(now.slots)} slots of ${number(now.workers)} ${now.workers === 1 ? "worker" : "workers"} · ${number(now.waiting)} runs wait`, "metric-card-active")}
-    ${card("Failed branches", number(failed), `in this time${share} · ${number(totals?.retried ?? 0)} attempts more`, "metric-card-danger")}
+    ${card("Permits in use", number(now.permits), `${counted(now.slots, "slot")} of ${counted(now.workers, "worker")} · ${number(now.waiting)} ${now.waiting === 1 ? "run waits" : "runs wait"}`, "metric-card-active")}
+    ${card("Failed branches", number(failed), `in this time${share} · ${counted(totals?.retried ?? 0, "further attempt")}`, "metric-card-danger")}
   </section>`;
 }
 
@@ -88,10 +90,17 @@ function summary(words, points, format) {
   return `${words} from ${format(Math.min(...values))} to ${format(Math.max(...values))}, now ${format(values.at(-1))}`;
 }
 
+/** What was amiss, by the cause that it is counted under. */
+const REPAIRED = {
+  worker: "workers gone", lease: "runners at work gone", message: "messages gone", completion: "completions sent again",
+  end: "ends found late", header: "runs whose runners never came", runner: "runs without a runner", permit: "runs passed over at a limit",
+  admission: "queued runs passed over", "wake-up": "wake-ups missing", "time limit": "time limits missing",
+};
+
 function Repairs({ repairs }) {
   const found = Object.entries(repairs).sort(([, one], [, other]) => other - one);
   return html`<section class="flow-card" aria-labelledby="flow-repairs"><h2 id="flow-repairs">Repaired since the start</h2>
-    ${found.length ? html`<ul class="flow-facts">${found.map(([cause, count]) => html`<li><span class="flow-faint">${cause}</span> <strong>${number(count)}</strong></li>`)}</ul>`
+    ${found.length ? html`<ul class="flow-facts">${found.map(([cause, count]) => html`<li><span class="flow-faint">${REPAIRED[cause] ?? cause}</span> <strong>${number(count)}</strong></li>`)}</ul>`
     : html`<p class="flow-facts flow-faint">Nothing was lost, and nothing stood still.</p>`}</section>`;
 }
 

@@ -18,7 +18,7 @@ from tests.support.flower import RunningFlower, running_flower
 from tests.support.seeded_runs import seed_run
 
 MISSING = "00000000-0000-4000-8000-000000000000"
-PARTS = ("", "/tasks", "/task?action=fetch", "/density?from=0&to=1000&bins=10", "/why")
+PARTS = ("", "/tasks", "/task?action=fetch", "/inputs?action=fetch", "/density?from=0&to=1000&bins=10", "/why")
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,12 @@ def test_a_line_tells_what_a_run_under_way_does_and_why_it_waits(live: LiveState
     assert (under_way.status, under_way.limit, under_way.counts) == (RunStatus.RUNNING, 10, {"pending": 3})
     ended = lines[over.flow_session_id]
     assert (ended.status, ended.limit, ended.counts, ended.waits_for) == (RunStatus.FAILED, None, {"failed": 2}, ())
+    assert under_way.waits_for == ("waits for the limit workflow:w=1",)
+    live.set_limit("workflow:w", 0)
+    beside = new_session(database, "w")
+    open_session(live, beside.flow_session_id, branches=3)
+    (line,) = lines_of(database, live, [beside.flow_session_id])
+    assert line.waits_for == ("waits for a slot",)
     live.pause_sessions("session", [run.flow_session_id])
     (line,) = lines_of(database, live, [run.flow_session_id, new_id()])
     assert line.status is RunStatus.PAUSED
