@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import MutableMapping, Sequence
@@ -28,6 +29,7 @@ from orchestration.telemetry.tracing_sdk import (
     is_on,
     make_exporter,
     name_worker,
+    number_span,
     preload,
 )
 
@@ -86,6 +88,7 @@ class ChannelSpans:
         self._database = database
         self._sent = Sent(make_exporter())
         self._made = 0
+        self._emitting = threading.Lock()
         self._batches = LateBatches(lambda: cast("SpanExporter", self._sent))
         self._maker = SpanMaker(make_resource(worker), self._emit, self._remember)
         self._failures: deque[tuple[float, FailedSession]] = deque(maxlen=10_000)
@@ -121,8 +124,10 @@ class ChannelSpans:
         self._batches.end()
 
     def _emit(self, span: ReadableSpan) -> None:
-        self._made += 1
-        self._batches.on_end(span)
+        with self._emitting:  # two threads make spans: the updater's, and that of `tell_failures`
+            self._made += 1
+            number_span(span, self._made)
+            self._batches.on_end(span)
 
     def _remember(self, failed: FailedSession) -> None:
         self._failures.append((time.monotonic() + RECORDED_SECONDS, failed))
