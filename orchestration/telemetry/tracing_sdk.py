@@ -24,6 +24,7 @@ from opentelemetry.context import Context
 
 from orchestration.errors import SettingsError
 from orchestration.telemetry import tracing_catalogue as names
+from orchestration.telemetry.probes import probed
 from orchestration.telemetry.tracing import SessionTrace, own_trace_id, parse_traceparent
 
 if TYPE_CHECKING:
@@ -176,9 +177,13 @@ class Sent:
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send them."""
         try:
-            return self._exporter.export(spans)
+            return self._send(spans)
         finally:
             self.number = vars(spans[-1])[_NUMBER]
+
+    @probed("spans.send")
+    def _send(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self._exporter.export(spans)
 
     def shutdown(self) -> None:
         """Send no more."""
