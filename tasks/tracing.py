@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import MutableMapping, Sequence
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery import signals
 
+from config.masking import Masker, secrets_of
+from config.settings import Settings
 from orchestration.errors import SettingsError
 from orchestration.store.failures import failed_rows
 from orchestration.store.pool import Database
@@ -28,6 +31,7 @@ from orchestration.telemetry.tracing_sdk import (
     is_on,
     make_exporter,
     name_worker,
+    number_span,
     preload,
 )
 
@@ -79,15 +83,16 @@ def _end(**_: Any) -> None:
 class ChannelSpans:
     """Makes and sends the spans of what an updater has written."""
 
-    def __init__(self, database: Database, worker: str) -> None:
+    def __init__(self, database: Database, worker: str, masker: Masker) -> None:
         from orchestration.telemetry.resource import make_resource  # noqa: PLC0415 - it loads the SDK
         from orchestration.telemetry.tracing_spans import SpanMaker  # noqa: PLC0415
 
         self._database = database
         self._sent = Sent(make_exporter())
         self._made = 0
+        self._emitting = threading.Lock()
         self._batches = LateBatches(lambda: cast("SpanExporter", self._sent))
-        self._maker = SpanMaker(make_resource(worker), self._emit, self._remember)
+        self._maker = SpanMaker(make_resource(worker), self._emit, masker, self._remember)
         self._failures: deque[tuple[float, FailedSession]] = deque(maxlen=10_000)
 
     def add(self, updates: Sequence[TracedRows]) -> int:
@@ -121,17 +126,19 @@ class ChannelSpans:
         self._batches.end()
 
     def _emit(self, span: ReadableSpan) -> None:
-        self._made += 1
-        self._batches.on_end(span)
+        with self._emitting:  # two threads make spans: the updater's, and that of `tell_failures`
+            self._made += 1
+            number_span(span, self._made)
+            self._batches.on_end(span)
 
     def _remember(self, failed: FailedSession) -> None:
         self._failures.append((time.monotonic() + RECORDED_SECONDS, failed))
 
 
-def channel_spans(database: Database, worker: str) -> ChannelSpans | None:
+def channel_spans(database: Database, worker: str, settings: Settings) -> ChannelSpans | None:
     """What makes spans in the updater of this worker; None: traces are off, or what is asked for is not installed."""
     try:
-        return ChannelSpans(database, worker) if is_on() else None
+        return ChannelSpans(database, worker, Masker(secrets_of(settings))) if is_on() else None
     except SettingsError as error:
         _log.error("no traces: %s", error)
         return None

@@ -106,7 +106,7 @@ class UpkeepLoop:
             application_name="parallelizer-upkeep", counts=settings.metrics_enabled,
         )  # fmt: skip
         self._stream = StatusStream(settings.redis_url, settings.namespace)
-        self._spans = channel_spans(self._database, worker)
+        self._spans = channel_spans(self._database, worker, settings)
         self._updater = Updater(
             self._stream,
             self._database,

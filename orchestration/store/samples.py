@@ -11,6 +11,7 @@ from datetime import datetime
 
 from orchestration.store.pool import Database
 from orchestration.telemetry.metrics import WAITS
+from orchestration.telemetry.probes import probed
 
 SAMPLE_SECONDS = 10.0
 KEPT_HOURS = 25
@@ -85,6 +86,7 @@ def is_sampled(database: Database, namespace: str) -> bool:
     return bool(database.fetch(_IS_FRESH, (namespace, SAMPLE_SECONDS - 1)))
 
 
+@probed("sql.add_sample")
 def add_sample(database: Database, namespace: str, gauges: Gauges) -> None:
     """There is a sample of now."""
     database.execute(

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from orchestration.store.pool import Database, Day, Row
+from orchestration.telemetry.probes import probed
 from orchestration.telemetry.task_logs import TaskLogLine
 
 #: One writer at a time; any number that nobody else takes in this database.
@@ -52,6 +53,7 @@ class LoggedLine:
         return self.logged_at, self.id
 
 
+@probed("sql.write_task_logs")
 def write_task_logs(database: Database, lines: Sequence[TaskLogLine]) -> None:
     """The lines are committed.
 

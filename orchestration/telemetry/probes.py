@@ -42,13 +42,15 @@ STEPS: Final = (
     "redis.forget_checkpoints", "redis.acknowledge_updates",
     # statements and transactions of PostgreSQL that change something
     "sql.insert_session", "sql.set_status", "sql.finish_session", "sql.write_rows", "sql.put_result",
-    "sql.register_version", "sql.begin_epoch", "sql.note_cancelled", "sql.accept_retry",
-    "sql.ensure_partitions", "sql.drop_old_partitions",
+    "sql.register_version", "sql.begin_epoch", "sql.note_cancelled", "sql.accept_retry", "sql.ensure_partitions",
+    "sql.drop_old_partitions", "sql.write_task_logs", "sql.add_sample",
     # messages that are sent
     "publish.runners", "publish.completion", "publish.chord", "publish.take_up", "publish.delivery_again",
     # messages that a worker takes, settles or gives back
     "delivery.copies", "delivery.take", "delivery.settle", "delivery.give_back", "delivery.renew", "delivery.held",
     "delivery.lost",
+    # spans of status updates that are written
+    "spans.send",
     # what Redis does not take
     "fallback.keep", "spool.append",
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Nothing is done while nothing is logged, and nobody waits for PostgreSQL: a line waits in memory for a quarter of a
 second, or for as long as PostgreSQL is away. What a process has not written when it is killed is lost; so are lines
-beyond `MOST_WAITING`. Both thread and buffer are made by the first line of a process, again in a forked child.
+beyond `MOST_WAITING` or `MOST_WAITING_BYTES`. Both thread and buffer are made by the first line of a process, again in
+a forked child.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _log = logging.getLogger(__name__)
 BATCH_SECONDS: Final = 0.25
 #: Between two attempts while PostgreSQL is away.
 AGAIN_SECONDS: Final = 1.0
-#: Lines of all tasks that wait in a process; in one statement.
-MOST_WAITING, MOST_AT_ONCE = 20_000, 2_000
+#: Lines of all tasks that wait in a process, and their bytes; in one statement, a longer line alone.
+MOST_WAITING, MOST_WAITING_BYTES = 20_000, 32 * 1024 * 1024
+MOST_AT_ONCE, MOST_BYTES_AT_ONCE = 2_000, 4 * 1024 * 1024
 #: What a line costs beside its text.
 LINE_BYTES: Final = 32
 LONGEST_LOGGER: Final = 200
@@ -50,6 +52,11 @@ class TaskLogLine(NamedTuple):
     message: str
     #: JSON: what the call brought along as `extra`, or None.
     fields: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, about."""
+        return len(self.message) + len(self.fields or "") + LINE_BYTES
 
 
 #: Commits lines; raises an error for which `is_away` holds when it may be tried again.
@@ -145,16 +152,20 @@ class LogWriter:
         self._writing = threading.Lock()
         self._something = threading.Event()
         self._waiting: list[TaskLogLine] = []
+        self._waiting_bytes = 0
         self._has_thread = False
         self._lost = 0
 
     def put(self, line: TaskLogLine) -> None:
         """The line is written soon, or left out when too many wait."""
         with self._lock:
-            if len(self._waiting) >= MOST_WAITING:
+            size_bytes = line.size_bytes
+            is_full = len(self._waiting) >= MOST_WAITING or self._waiting_bytes + size_bytes > MOST_WAITING_BYTES
+            if is_full and self._waiting:
                 self._lost += 1
                 return
             self._waiting.append(line)
+            self._waiting_bytes += size_bytes
             if not self._has_thread:
                 threading.Thread(target=self._run, name="task-logs", daemon=True).start()
                 self._has_thread = True
@@ -165,7 +176,7 @@ class LogWriter:
         with self._writing:
             while True:
                 with self._lock:
-                    batch, lost = self._waiting[:MOST_AT_ONCE], self._lost
+                    batch, lost = self._next_batch(), self._lost
                     self._lost = 0
                 if lost:
                     _log.warning("%d lines of tasks were not kept: too many waited for PostgreSQL", lost)
@@ -180,6 +191,15 @@ class LogWriter:
                     _log.exception("%d lines of tasks could not be kept", len(batch))
                 with self._lock:
                     del self._waiting[: len(batch)]
+                    self._waiting_bytes -= sum(line.size_bytes for line in batch)
+
+    def _next_batch(self) -> list[TaskLogLine]:
+        size_bytes = 0
+        for place, line in enumerate(self._waiting[:MOST_AT_ONCE]):
+            size_bytes += line.size_bytes
+            if place and size_bytes > MOST_BYTES_AT_ONCE:
+                return self._waiting[:place]
+        return self._waiting[:MOST_AT_ONCE]
 
     def _run(self) -> None:
         self._prepare_thread()

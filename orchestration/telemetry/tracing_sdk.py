@@ -24,6 +24,7 @@ from opentelemetry.context import Context
 
 from orchestration.errors import SettingsError
 from orchestration.telemetry import tracing_catalogue as names
+from orchestration.telemetry.probes import probed
 from orchestration.telemetry.tracing import SessionTrace, own_trace_id, parse_traceparent
 
 if TYPE_CHECKING:
@@ -163,18 +164,26 @@ class LateBatches:
 
 
 class Sent:
-    """An exporter that counts what it has done with, so that somebody can wait for it."""
+    """An exporter that says how far it has come, so that somebody can wait for it.
+
+    It takes spans in order, but not all of them: those that waited longest are dropped when too many do.
+    """
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
+        #: Of the last `number_span` with which it has done.
         self.number = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send them."""
         try:
-            return self._exporter.export(spans)
+            return self._send(spans)
         finally:
-            self.number += len(spans)
+            self.number = vars(spans[-1])[_NUMBER]
+
+    @probed("spans.send")
+    def _send(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self._exporter.export(spans)
 
     def shutdown(self) -> None:
         """Send no more."""
@@ -185,6 +194,12 @@ class Sent:
         return self._exporter.force_flush(timeout_millis)
 
 
+def number_span(span: ReadableSpan, number: int) -> None:
+    """`Sent` knows the span by this number, higher than that of the span before."""
+    vars(span)[_NUMBER] = number
+
+
+_NUMBER: Final = "parallelizer_number"
 #: The worker that this process belongs to; empty: nobody said it.
 _worker = ""
 _tracing: Tracing | None = None

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from config.masking import Masker
 from orchestration.telemetry import tracing_catalogue as names
 from orchestration.telemetry.tracing import (
     MOST_ITEMS,
@@ -81,17 +82,20 @@ def failed_updates(
 class SpanMaker:
     """The spans that one process makes.
 
-    Args: emit: takes each span. on_unsampled_failure: told of a session that has failed and was not sampled; its root
-        spans are made, and what failed of it is to be added as if it had been.
+    Args: emit: takes each span. masker: hides secrets in errors. on_unsampled_failure: told of a session
+        that has failed and was not sampled; its root spans are made, and what failed of it is to be added as if it had
+        been.
     """
 
     def __init__(
         self,
         resource: Resource,
         emit: Callable[[ReadableSpan], None],
+        masker: Masker,
         on_unsampled_failure: Callable[[FailedSession], None] = lambda _: None,
     ) -> None:
         self._resource = resource
+        self._masker = masker
         self._emit = emit
         self._on_unsampled_failure = on_unsampled_failure
         self._failed_items: OrderedDict[str, int] = OrderedDict()
@@ -142,9 +146,10 @@ class SpanMaker:
         started_us, finished_us = times_us[0], max(times_us)
         status = _UNSET
         if failed:
-            told = error or {}
-            attributes[names.ERROR_TYPE] = str(told.get("type") or attributes[names.STATUS])
-            status = Status(StatusCode.ERROR, str(told.get("message") or attributes[names.STATUS]))
+            known = {} if error is None else error
+            told = {name: self._masker.text(str(value)) for name, value in known.items() if value is not None}
+            attributes[names.ERROR_TYPE] = told.get("type") or str(attributes[names.STATUS])
+            status = Status(StatusCode.ERROR, told.get("message") or str(attributes[names.STATUS]))
             if error is not None:
                 events = (*events, _exception(told, finished_us))
         attributes[names.SESSION] = trace.flow_session_id
@@ -328,10 +333,10 @@ def _error_of(row: Sequence[Any]) -> Mapping[str, Any] | None:
     return error if isinstance(error, dict) else None
 
 
-def _exception(error: Mapping[str, Any], at_us: int) -> Event:
+def _exception(error: Mapping[str, str], at_us: int) -> Event:
     attributes: Attributes = {
-        "exception.type": str(error.get("type", "")), "exception.message": str(error.get("message", "")),
+        "exception.type": error.get("type", ""), "exception.message": error.get("message", ""),
     }  # fmt: skip
     if "traceback" in error:
-        attributes["exception.stacktrace"] = str(error["traceback"])
+        attributes["exception.stacktrace"] = error["traceback"]
     return Event(names.EXCEPTION, attributes, at_us * 1000)

@@ -35,6 +35,8 @@ REST: Final = 4.0
 WAITS_SECONDS: Final = 2.0
 #: A run that has ended and been recorded changes no more after so long.
 SETTLED_SECONDS: Final = 5.0
+#: How often a viewer that joins looks again, while others are told of changes.
+MOST_LOOKS: Final = 5
 #: Frames that wait for a slow viewer; then it is told to begin anew.
 MOST_WAITING: Final = 40
 
@@ -50,10 +52,19 @@ class Viewer:
 
     def tell(self, frame: Frame) -> None:
         if self._frames.full():
-            while not self._frames.empty():
-                self._frames.get_nowait()
+            self.forget()
             frame = ("gap", b"{}", None)
         self._frames.put_nowait(frame)
+
+    def forget(self) -> None:
+        """Frames that wait are not told."""
+        while self.has_frames:
+            self._frames.get_nowait()
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether some wait."""
+        return not self._frames.empty()
 
     async def next(self, seconds: float) -> Frame | None:
         """The next frame, None when there is none within `seconds`."""
@@ -81,7 +92,7 @@ class RunWatches:
         viewers = self._viewers.setdefault(flow_session_id, set())
         viewers.add(viewer)
         try:
-            missed = await self._ask(picture.changes, flow_session_id, mark)
+            missed = await self._missed(viewer, flow_session_id, mark)
             viewer.tell(_frame(missed, None))
             reader = self._readers.get(flow_session_id)
             if reader is None or reader.done():
@@ -99,6 +110,15 @@ class RunWatches:
         """Nothing is read any more."""
         for reader in self._readers.values():
             reader.cancel()
+
+    async def _missed(self, viewer: Viewer, flow_session_id: str, mark: str) -> dict[str, Any]:
+        """What has changed since a mark, no older than what the viewer was told meanwhile, which it need not hear."""
+        for _ in range(MOST_LOOKS):
+            viewer.forget()
+            missed: dict[str, Any] = await self._ask(picture.changes, flow_session_id, mark)
+            if not viewer.has_frames:
+                break
+        return missed
 
     async def _read(self, flow_session_id: str, mark: str) -> None:
         before: dict[str, Any] | None = None

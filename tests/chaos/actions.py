@@ -52,6 +52,14 @@ def large(ctx: ActionContext, size_bytes: int) -> str:
     return "x" * size_bytes
 
 
+@action("chaos.tell")
+def tell(ctx: ActionContext) -> None:
+    """Log a line, which is kept with the task."""
+    note(ctx, "start")
+    ctx.logger.warning("told")
+    note(ctx, "end")
+
+
 @action("chaos.fail")
 def fail(ctx: ActionContext) -> None:
     """Fail, always."""

@@ -28,6 +28,7 @@ from tests.chaos.crashes import FIRST, LATER, Crashes
 from tests.chaos.faults import Injected, crash_postgres, end_worker, lose_redis, restart_redis
 from tests.chaos.stack import NAMESPACE, ROOT, ChaosStack, chaos_stack
 from tests.chaos.workload import Kind, Sender, ended_runs, publish
+from tests.support.otlp import receiving
 from tests.support.records import live_keys
 
 A_SECOND: Final = 4.0
@@ -57,7 +58,7 @@ BY_RUNS: Final = [
         "script.open_session", "script.start_runner", "script.settle_branch", "script.checkpoint_step",
         "script.flush_chunk", "script.record_rows", "script.close_session", "script.take_rate",
         "sql.insert_session", "sql.set_status", "sql.finish_session", "sql.write_rows", "sql.put_result",
-        "sql.register_version", "publish.runners", "publish.completion", "publish.chord",
+        "sql.register_version", "sql.write_task_logs", "publish.runners", "publish.completion", "publish.chord",
         "redis.forget_checkpoints",
     ),
     "chord.count", "result.ready", "result.stored",
@@ -67,7 +68,7 @@ BY_UPKEEP: Final = [
     *_pair(
         "script.beat_worker", "script.wake_sessions", "script.expire_leases", "script.reap_sessions",
         "script.settle_overdue", "redis.acknowledge_updates", "delivery.renew", "delivery.lost",
-        "sql.ensure_partitions", "sql.drop_old_partitions",
+        "sql.ensure_partitions", "sql.drop_old_partitions", "sql.add_sample", "spans.send",
     ),
     "upkeep.woken",
 ]  # fmt: skip
@@ -103,6 +104,8 @@ class CrashReport:
     crashes: Crashes
     runs: int
     seconds: float
+    #: Runs of which a receiver has got spans.
+    traced: int = 0
 
     @property
     def missed(self) -> set[str]:
@@ -118,6 +121,7 @@ class CrashReport:
             f"crashed at {len(covered)} of {len(PROBES)} probes ({100 * len(covered) / len(PROBES):.1f} %),"
             f" {len(taken)} times: " + ", ".join(f"{kind} {number}" for kind, number in sorted(by_kind.items())),
             f"{self.runs} runs in {self.seconds:.0f} s; actions run {found.executions}, of these again {found.again}",
+            f"spans of {self.traced} runs came to a receiver",
             "seconds: " + ", ".join(f"{theme} {took:.0f}" for theme, took in self.crashes.seconds.items()),
             *([f"no crash at {', '.join(sorted(self.missed))}"] if self.missed else []),
         ]
@@ -134,9 +138,12 @@ def crash_everywhere(only: Sequence[str] | None = None) -> CrashReport:
 
     Args: only: these of `THEMES`.
     """
-    with chaos_stack(direct=frozenset(range(len(POOLS)))) as stack:
+    with chaos_stack(direct=frozenset(range(len(POOLS)))) as stack, receiving() as receiver:
         stack.clocks.clear()
-        return _Campaign(stack).run(only)
+        stack.settings |= {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_METRICS_EXPORTER": "none"}
+        report = _Campaign(stack).run(only)
+        report.traced = len({span.trace_id for span in receiver.spans()})
+        return report
 
 
 class _Campaign:
@@ -330,7 +337,7 @@ class _Campaign:
 
         run = str(uuid.uuid4())
         self.sender.sent[run] = "chain"
-        for name in ("uneven", "rated", "queued", "large", "synced", "chorded"):
+        for name in ("uneven", "rated", "queued", "large", "synced", "telling", "chorded"):
             self.send(name)
         definition = {**self.mix["chain"].definition, "description": run}
         with suppress(Exception):  # the audit says so when it was not accepted

@@ -34,6 +34,12 @@ def crash_kinds() -> dict[str, Kind]:
             {"name": "lone", "actions": {"long": step([], 1.5)}},
             1, {"succeeded": 1},
         ),
+        Kind(
+            {"name": "telling", "actions": {"first": {"uses": "chaos.tell"}, "last": {
+                "uses": "chaos.tell", "needs": ["first"],
+            }}},
+            2, {"succeeded": 2},
+        ),
         Kind(  # for those who pause and cancel
             {"name": "patient", "actions": {
                 "first": step([], 0.0), "long": step(["first"], 8.0), "short": step(["first"], 0.1),

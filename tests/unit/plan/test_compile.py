@@ -166,8 +166,8 @@ def test_twenty_thousand_actions_are_compiled_in_seconds(width: int) -> None:
         f"a{number}": [f"a{number - width + k}" for k in range(min(5, width))] if number >= width else []
         for number in range(20_000)
     }
-    started = time.perf_counter()
+    started = time.process_time()  # not what others do on this machine
     plan = plan_of(graph)
     assert len(plan.branches) == (1 if width == 1 else 20_000)
     # Loading and compiling take about 1 s on a quiet machine.
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

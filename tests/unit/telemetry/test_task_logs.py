@@ -187,6 +187,36 @@ def test_lines_wait_while_nobody_takes_them(monkeypatch: pytest.MonkeyPatch) -> 
     assert kept.messages[-1] == "after"
 
 
+def test_long_lines_that_wait_take_no_more_memory_than_many_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_logs, "MOST_WAITING_BYTES", 3000)
+    kept = Kept()
+    kept.away.set()
+    writer = kept.writer()
+    with kept_by(writer) as logger, at(Place(Run())) as place:
+        for number in range(10):
+            place.call = Task(number=number)
+            logger.info("%s", "x" * 900)
+        assert not writer.flush()
+        kept.away.clear()
+        assert writer.flush()
+        assert len(kept.messages) == 3
+        logger.info("%s", "x" * 5000)
+        assert writer.flush()
+    assert len(kept.messages[-1]) == 5000, "a line that is longer than all that may wait is kept where none waits"
+
+
+def test_a_statement_is_no_larger_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_logs, "MOST_BYTES_AT_ONCE", 3000)
+    sizes: list[int] = []
+    writer = LogWriter(lambda lines: sizes.append(len(lines)), lambda _: False)
+    with kept_by(writer) as logger, at(Place(Run())) as place, writer._writing:
+        for number, length in enumerate([900, 900, 900, 900, 5000, 10]):
+            place.call = Task(number=number)
+            logger.info("%s", "x" * length)
+    assert writer.flush()
+    assert sizes == [3, 1, 1, 1]
+
+
 def test_a_batch_that_is_refused_does_not_keep_others_back() -> None:
     kept = Kept(is_refused=True)
     writer = kept.writer()

@@ -8,6 +8,7 @@ import orjson
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 
+from config.masking import Masker
 from orchestration.channel.parse import parse_entry
 from orchestration.state.rows import branch_row, sequence_of, task_row
 from orchestration.telemetry.tracing import MOST_ITEMS, NOTE, SessionTrace, TracedRows
@@ -25,7 +26,7 @@ def note(rows: list[list[object]], **told: object) -> list[object]:
 def made(*updates: TracedRows, failures: list[FailedSession] | None = None) -> list[ReadableSpan]:
     spans: list[ReadableSpan] = []
     known = [] if failures is None else failures
-    SpanMaker(Resource.get_empty(), spans.append, known.append).add(updates)
+    SpanMaker(Resource.get_empty(), spans.append, Masker(["canary-1"]), known.append).add(updates)
     return spans
 
 
@@ -101,6 +102,26 @@ def test_what_can_not_be_understood_makes_no_span_and_keeps_no_other() -> None:
         update(note([row], b=1, d=[[1]])), update(note([["t"]], b="b"), ["t"]), update([1]),
     ]  # fmt: skip
     assert len(made(*strange, good)) == 1
+
+
+def test_errors_leave_without_their_secrets() -> None:
+    error = orjson.dumps({
+        "type": "OperationalError", "message": "no canary-1 at postgresql://me:hidden-1@db", "attempt": 1,
+        "traceback": "File x\n  connect(password='hidden-2')",
+    })  # fmt: skip
+    failed = task_row("b", TaskStatus.FAILED, 1, 1, "q", started_us=2_000, finished_us=3_000, error=error)
+    rows = [failed, branch_row("b", TaskStatus.FAILED, 1, 1, "q", started_us=2_000, finished_us=3_000)]
+    told = {
+        "status": "failed", "finished_us": 9_000, "settled_us": 8_000, "workflow": "w", "version": 1, "priority": 0,
+        "counts": {"failed": 1}, "error": orjson.loads(error),
+    }  # fmt: skip
+    spans = made(update(note(rows, b="b"), *rows), update(note([], s=told)))
+    assert [span.name for span in spans] == [
+        "task_processing", "process_task_and_branches", "workflow_lifecycle", "workflow_execution"
+    ]  # fmt: skip
+    sent = "".join(span.to_json() for span in spans)
+    assert not [secret for secret in ("canary-1", "hidden-1", "hidden-2") if secret in sent]
+    assert sent.count("no *** at postgresql://me:***@db") == 6, "as message of the status and of the exception, thrice"
 
 
 def test_of_a_session_that_is_not_sampled_the_failure_is_told() -> None:
