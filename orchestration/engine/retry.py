@@ -135,7 +135,8 @@ def _retried_before(database: Database, row: SessionRow, retry: str) -> Answer:
     elif found.status is RunStatus.SUCCEEDED:
         said = f"{session} was retried as {last}, which succeeded, so there is nothing to retry"
     else:
-        said = f"{session} was retried as {last}, which is {found.status} as well and has done more; retry that one"
+        ended = "was cancelled" if found.status is RunStatus.CANCELLED else found.status.replace("_", " ")
+        said = f"{session} was retried as {last}, which {ended} as well and has done more; retry that one"
     return _refused(row, said, last)
 
 

@@ -174,7 +174,7 @@ def test_the_command_line_says_what_became_of_it_and_which_run_is_whose(
     assert result_of(client, answer["retry"])["status"] == "failed"
     refused = parallelizer("retry", failed, "0-0", folder=None, **module_fleet.settings)
     assert refused.returncode == 2
-    assert f"{failed} was retried as {answer['retry']}, which is failed as well and has done more" in refused.stderr
+    assert f"{failed} was retried as {answer['retry']}, which failed as well and has done more" in refused.stderr
     assert "no run has the id 0-0" in refused.stderr
     shown = parallelizer("status", answer["retry"], folder=None, **module_fleet.settings).stdout
     assert failed in shown
