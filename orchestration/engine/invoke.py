@@ -14,8 +14,7 @@ import inspect
 import logging
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
@@ -153,10 +152,8 @@ def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation
 
     Raises: GivenUp; see `TimeLimit.call`.
     """
-    if call.span is not None:
-        with _inside(call):
-            return invoke(call, limit, late)
     spec, inputs = call.spec, call.inputs
+    token = None if call.span is None else attach(call.span)
     started = time.monotonic_ns()
     try:
         if spec.is_async:
@@ -173,6 +170,9 @@ def invoke(call: Call, limit: TimeLimit, late: Late | None = None) -> Invocation
             return Invocation(TaskStatus.FAILED, started, time.monotonic_ns(), error=value)
     except BaseException as error:  # noqa: BLE001 - sorted below
         return _ended_by(error, started, limit, call.cancellation)
+    finally:
+        if token is not None:
+            detach(token)
     return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
@@ -181,9 +181,7 @@ async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -
 
     Raises: GivenUp; see `TimeLimit.run`.
     """
-    if call.span is not None:
-        with _inside(call):
-            return await invoke_async(call, limit, late)
+    token = None if call.span is None else attach(call.span)
     started = time.monotonic_ns()
     try:
         value = await limit.run(call, _coroutine(call), late)
@@ -194,18 +192,10 @@ async def invoke_async(call: Call, limit: TimeLimit, late: Late | None = None) -
         return _ended_by(error, started, limit, call.cancellation)
     except BaseException as error:  # noqa: BLE001 - sorted below
         return _ended_by(error, started, limit, call.cancellation)
-    return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
-
-
-@contextmanager
-def _inside(call: Call) -> Iterator[None]:
-    """What is called in the block is inside the call's span."""
-    assert call.span is not None
-    token, call.span = attach(call.span), None
-    try:
-        yield
     finally:
-        detach(token)
+        if token is not None:
+            detach(token)
+    return Invocation(TaskStatus.SUCCEEDED, started, time.monotonic_ns(), value)
 
 
 def left_behind(call: Call, began_ns: int, limit: TimeLimit) -> Invocation:

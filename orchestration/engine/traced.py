@@ -39,7 +39,8 @@ class SpanFactory:
         self._plan = plan
         #: Whether spans are made of what runs.
         self.is_told = trace is not None and trace.is_sampled
-        self._contexts: dict[int, Context] = {}
+        #: By the branch, or "" for the whole of it.
+        self._contexts: dict[str, Context] = {}
         #: When each `for_each` that was expanded here began.
         self._began: dict[str, int] = {}
 
@@ -54,7 +55,11 @@ class SpanFactory:
         branch, place = self._plan.places[action]
         if (place if item == NO_ITEM else item) < FIRST_ITEMS:
             return context_of(self.trace.trace_id, self.trace.task_id(action, item, attempt), is_sampled=True)
-        return self._kept_context(self.trace.branch_id(branch))
+        kept = self._contexts.get(branch)
+        if kept is None:
+            kept = context_of(self.trace.trace_id, self.trace.branch_id(branch), is_sampled=True)
+            self._contexts[branch] = kept
+        return kept
 
     @contextmanager
     def execution(self) -> Iterator[None]:
@@ -62,7 +67,11 @@ class SpanFactory:
         if self.trace is None:
             yield
             return
-        token = attach(self._kept_context(self.trace.execution_id))
+        kept = self._contexts.get("")
+        if kept is None:
+            kept = context_of(self.trace.trace_id, self.trace.execution_id, is_sampled=self.trace.is_sampled)
+            self._contexts[""] = kept
+        token = attach(kept)
         try:
             yield
         finally:
@@ -71,14 +80,6 @@ class SpanFactory:
     def of_claim(self, context: ProcessingContext, claim: Claim) -> ClaimTrace | None:
         """What is told of a claim; None: nothing."""
         return ClaimTrace(context, claim, self.trace, self._began) if self.is_told and self.trace else None
-
-    def _kept_context(self, span_id: int) -> Context:
-        assert self.trace is not None
-        kept = self._contexts.get(span_id)
-        if kept is None:
-            kept = context_of(self.trace.trace_id, span_id, is_sampled=self.trace.is_sampled)
-            self._contexts[span_id] = kept
-        return kept
 
 
 class ClaimTrace:
