@@ -24,3 +24,9 @@ def test_a_worker_is_named_by_its_node_unless_variables_name_it(
         monkeypatch.setenv(variable, value)
     attributes = make_resource("w1@host#6ab1").attributes
     assert (attributes["service.name"], attributes["service.instance.id"]) == (name, instance)
+
+
+def test_it_is_found_like_any_other_with_its_attributes() -> None:
+    one, other = make_resource("w1@host"), make_resource("w1@host")
+    assert (one, hash(one)) == (other, hash(other))
+    assert one != make_resource("w2@host")
