@@ -98,6 +98,15 @@ class Counters:
         """Every status update that was sent is in PostgreSQL: an update leaves the stream after its commit."""
         self._wait("the status stream is empty", lambda: self._stream.length() == 0)
 
+    def wait_rows(self, flow_session_ids: Sequence[str], rows: int) -> None:
+        """So many rows of succeeded tasks are in PostgreSQL; updates may still wait for their spans to be sent."""
+
+        def written() -> bool:
+            length = self._stream.length()
+            return not length or (self._stream.pending() == length and self.rows(flow_session_ids) == rows)
+
+        self._wait("all rows are written", written)
+
     def rows(self, flow_session_ids: Sequence[str]) -> int:
         """Tasks of these flow sessions that PostgreSQL has as succeeded."""
         ids = list(flow_session_ids)

@@ -102,7 +102,7 @@ def time_runs(counters: Counters, workflow: str, payload: Mapping[str, Any], run
     begun = time.perf_counter()
     results = run_all(workflow, payload, runs)
     to_results = time.perf_counter() - begun
-    counters.wait_recorded()
+    counters.wait_rows([str(result["flow_session_id"]) for result in results], rows)
     to_rows = time.perf_counter() - begun
     found = counted_rows(counters, results, rows)
     return Timed(results, to_results, to_rows, found, counters.tasks_since(before))
