@@ -16,6 +16,7 @@ from tests.integration.state.transitions.machine import (
     WORKFLOWS,
     Machine,
 )
+from tests.support.live_model import ModelSession
 
 
 class OperatorRules(Machine):
@@ -62,10 +63,9 @@ class OperatorRules(Machine):
         found = self.live.pause_sessions(why, chosen, workflow)
         for name, word in zip(chosen, found, strict=True):
             session = self.sessions[name]
-            if why == "workflow" and session.workflow != workflow:
-                assert word == "other"
-            elif not session.goes_on or session.status == "cancelled":
-                assert word == ("ended" if not session.goes_on else "cancelled")
+            untouched = self._untouched(session, why, workflow)
+            if untouched:
+                assert word == untouched
             else:
                 assert word == ("again" if why in session.paused else "paused")
                 session.paused.add(why)
@@ -84,15 +84,22 @@ class OperatorRules(Machine):
         chosen = names if why != "session" else [data.draw(st.sampled_from(names))]
         return chosen, data.draw(st.sampled_from(WORKFLOWS)) if why == "workflow" else ""
 
+    def _untouched(self, session: ModelSession, why: str, workflow: str) -> str:
+        """The word for a session that can't be paused or resumed for this reason; empty: it can."""
+        if why == "workflow" and session.workflow != workflow:
+            return "other"
+        if not session.goes_on:
+            return "ended"
+        return "cancelled" if session.status == "cancelled" else ""
+
     def _resume(self, why: str, chosen: list[str], workflow: str = "") -> None:
         self.paused.discard(f"workflow:{workflow}" if why == "workflow" else why)
         found, publications = self.live.resume_sessions(why, chosen, workflow)
         for name, word in zip(chosen, found, strict=True):
             session = self.sessions[name]
-            if why == "workflow" and session.workflow != workflow:
-                assert word == "other"
-            elif not session.goes_on or session.status == "cancelled":
-                assert word == ("ended" if not session.goes_on else "cancelled")
+            untouched = self._untouched(session, why, workflow)
+            if untouched:
+                assert word == untouched
             else:
                 left = session.paused - {why}
                 assert word == ("before" if why not in session.paused else "still" if left else "resumed")
