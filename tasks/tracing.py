@@ -31,14 +31,13 @@ from orchestration.telemetry.tracing_sdk import (
     is_on,
     make_exporter,
     name_worker,
-    number_span,
     preload,
 )
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from orchestration.telemetry.span import Span
     from orchestration.telemetry.tracing_spans import FailedSession
 
 _log = logging.getLogger(__name__)
@@ -88,11 +87,11 @@ class ChannelSpans:
         from orchestration.telemetry.tracing_spans import SpanMaker  # noqa: PLC0415
 
         self._database = database
-        self._sent = Sent(make_exporter())
+        self._sent = Sent(make_exporter(), make_resource(worker))
         self._made = 0
         self._emitting = threading.Lock()
         self._batches = LateBatches(lambda: cast("SpanExporter", self._sent))
-        self._maker = SpanMaker(make_resource(worker), self._emit, masker, self._remember)
+        self._maker = SpanMaker(self._emit, masker, self._remember)
         self._failures: deque[tuple[float, FailedSession]] = deque(maxlen=10_000)
 
     def add(self, updates: Sequence[TracedRows]) -> int:
@@ -125,10 +124,9 @@ class ChannelSpans:
         """All is sent, if that is quick."""
         self._batches.end()
 
-    def _emit(self, span: ReadableSpan) -> None:
+    def _emit(self, span: Span) -> None:
         with self._emitting:  # two threads make spans: the updater's, and that of `tell_failures`
-            self._made += 1
-            number_span(span, self._made)
+            self._made = span.number = self._made + 1
             self._batches.on_end(span)
 
     def _remember(self, failed: FailedSession) -> None:

@@ -34,6 +34,7 @@ from orchestration.state.stream import StatusStream
 from orchestration.store import retention
 from orchestration.store.pool import Database
 from orchestration.store.samples import SAMPLE_SECONDS
+from orchestration.store.totals import FOLD_SECONDS, fold_changes
 from orchestration.telemetry.logs import ids_of_record
 from orchestration.telemetry.metrics_memory import counters
 from orchestration.telemetry.probes import probe
@@ -146,9 +147,10 @@ class UpkeepLoop:
             Duty("replay the spool", SPOOL_SECONDS, self.replay_spool),
         ]
         if settings.metrics_enabled:
-            self._slow_duties.append(
-                Duty("sample the fleet", SAMPLE_SECONDS, Sampler(self._live, self._database).sample)
-            )
+            self._slow_duties += [
+                Duty("sample the fleet", SAMPLE_SECONDS, Sampler(self._live, self._database).sample),
+                Duty("fold what metrics count", FOLD_SECONDS, lambda: fold_changes(self._database)),
+            ]
         if self._spans is not None:
             self._slow_duties.append(Duty("tell of failures", TRACE_SECONDS, self._spans.tell_failures))
 

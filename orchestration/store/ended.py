@@ -9,7 +9,7 @@ from orchestration.store.pool import Database
 _READ = """
 SELECT COALESCE(sum(count) FILTER (WHERE measure IN ('task', 'item')), 0)::bigint,
     COALESCE(sum(count) FILTER (WHERE measure = 'workflow'), 0)::bigint
-FROM metric_totals WHERE measure IN ('task', 'item', 'workflow')
+FROM metric_counts WHERE measure IN ('task', 'item', 'workflow')
 """
 
 

@@ -1,7 +1,7 @@
 """How the fleet was, over the last day: a sample each ten seconds, for the page about throughput.
 
 Any number of processes may sample; who finds a fresh sample makes none. Numbers of what has ended are of all time, as
-they are in `metric_totals`, so a sample that is missing, or made twice, falsifies nothing.
+they are in `metric_counts`, so a sample that is missing, or made twice, falsifies nothing.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ SELECT %(namespace)s,
     ARRAY(
         SELECT COALESCE(sum(count), 0)::bigint
         FROM generate_series(0, {len(WAITS.whole)}) AS place
-        LEFT JOIN metric_totals AS one ON one.measure = 'branch_wait' AND one.bucket = place
+        LEFT JOIN metric_counts AS one ON one.measure = 'branch_wait' AND one.bucket = place
         GROUP BY place ORDER BY place
     ),
     %(permits)s, %(slots)s, %(workers)s, %(waiting)s, %(entries)s, %(lag_seconds)s
 FROM (
     SELECT *, replace(measure, '_undone', '') AS kind, CASE WHEN measure LIKE '%%\\_undone' THEN -1 ELSE 1 END AS sign
-    FROM metric_totals
+    FROM metric_counts
     WHERE measure IN ('branch', 'branch_undone', 'item', 'item_undone', 'task_retries', 'workflow')
 ) AS counted
 """

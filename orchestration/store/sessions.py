@@ -14,7 +14,7 @@ from typing import Any
 from orchestration.errors import UnknownRun
 from orchestration.store import json_text
 from orchestration.store.pool import Database, Day, Row
-from orchestration.store.totals import COUNT_FINISHED, OTHER, names_of
+from orchestration.store.totals import COUNT_FINISHED, OTHER, branches_bucket, names_of
 from orchestration.telemetry.probes import probed
 from orchestration.vocabulary import FINAL_RUN_STATUSES, RunStatus
 
@@ -231,7 +231,8 @@ def finish_session(  # noqa: PLR0913 - what is recorded, and what it is counted 
     }  # fmt: skip
     if database.counts:
         name, _ = names_of(database).bounded(database.fetch, "workflow", workflow)
-        rows = database.execute(_FINISH_AND_COUNT, values | {"name": name, "branches": branches})
+        counted = {"name": name, "branches": branches, "branches_bucket": branches_bucket(branches)}
+        rows = database.execute(_FINISH_AND_COUNT, values | counted)
     else:
         rows = database.execute(_FINISH, values)
     if rows:

@@ -3,15 +3,20 @@
 A change of a row counts its end (it had not ended, now it has) or takes one back (it had ended, and runs once more). So
 for each status, what was counted as ended, less what was taken back, is how many rows have it. `updates` and `sessions`
 call this; `read_totals` is for metrics. Runs that retention drops stay counted.
+
+A transaction only appends what it changes (`metric_changes`), so that none waits for another; `fold_changes` adds that
+to the totals, and the view `metric_counts` is both.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import weakref
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -25,14 +30,14 @@ OTHER: Final = "other"
 MOST_NAMES: Final = 1000
 #: How long a process goes by the names that it knows.
 NAMES_SECONDS: Final = 60.0
-#: Rows for one number: writers that meet in one wait for each other's commit.
-SHARDS: Final = 16
+#: What is appended waits at most so long for `fold_changes`: some hundred rows.
+FOLD_SECONDS: Final = 5.0
 NO_BUCKET: Final = -1
 _ENDED: Final = frozenset(status.value for status in TaskStatus if status.is_final)
 
 
 class Measure(NamedTuple):
-    """What a number counts; its fields are part of the key in `metric_totals`."""
+    """What a number counts; its fields are the key in `metric_totals`."""
 
     measure: str
     workflow: str
@@ -57,7 +62,8 @@ class Total:
 
 def bucket_sql(value: str, bounds: Bounds) -> str:
     """SQL for the place of an integer in bounds: the first that it is not above; their number when it is above all."""
-    return f"COALESCE(width_bucket(({value} - 0.5)::float8, ARRAY{list(bounds.whole)}::float8[]), {NO_BUCKET})"
+    whole = ",".join(map(str, bounds.whole))  # a text is read at once, an ARRAY is an expression for each bound
+    return f"COALESCE(width_bucket(({value} - 0.5)::float8, '{{{whole}}}'::float8[]), {NO_BUCKET})"
 
 
 def microseconds_sql(started: str, finished: str) -> str:
@@ -146,12 +152,10 @@ class Changes:
                 self._add(Measure("branch_wait", *name, "", wait_bucket), count, waited_us)
 
     def write(self) -> None:
-        """Add it all; the last thing in the transaction, so that others wait for its commit only."""
-        if not self._counts:
-            return
-        every = sorted(self._counts.items())
-        keys, counts = zip(*every, strict=True)
-        self._cursor.execute(_ADD, [*map(list, zip(*keys, strict=True)), *map(list, zip(*counts, strict=True))])
+        """Append it all."""
+        if self._counts:
+            columns = zip(*((*key, *numbers) for key, numbers in self._counts.items()), strict=True)
+            self._cursor.execute(_APPEND, [_array(column) for column in columns])
 
     def _change(self, kind: str, name: tuple[str, str], status: str, previous: str | None, count: int) -> None:
         if status == previous:
@@ -223,6 +227,26 @@ def read_totals(database: Database) -> list[Total]:
     ]  # fmt: skip
 
 
+def fold_changes(database: Database) -> None:
+    """What transactions have appended is in the totals; any number of processes may do it at once."""
+    database.execute(_FOLD)
+
+
+def branches_bucket(branches: int) -> int:
+    """The place of a number of branches in its bounds."""
+    return bisect_left(BRANCH_COUNTS.whole, branches)
+
+
+def _array(values: Sequence[str | int]) -> str:
+    """The text of an array: an ARRAY of the driver's would be an expression for each value."""
+    if isinstance(values[0], str):
+        return '{"' + '","'.join([_QUOTED.sub(r"\\\g<0>", str(value)) for value in values]) + '"}'
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+_QUOTED: Final = re.compile(r'["\\]')
+
+
 def _has_newly_ended(status: str, previous: str | None) -> bool:
     return status in _ENDED and status != previous
 
@@ -230,35 +254,43 @@ def _has_newly_ended(status: str, previous: str | None) -> bool:
 #: Of a flow session that `finished` has just ended: its duration, and of how many branches it was.
 COUNT_FINISHED: Final = f"""
 counted AS (
-    INSERT INTO metric_totals AS old (measure, workflow, action, status, bucket, shard, count, total)
-    SELECT measure, %(name)s, '', status, bucket, pg_backend_pid() %% {SHARDS}, 1, COALESCE(total, 0)
-    FROM finished CROSS JOIN LATERAL (VALUES
-        ('workflow', {bucket_sql(microseconds_sql("started_at", "finished_at"), DURATIONS)},
-            {microseconds_sql("started_at", "finished_at")}),
-        ('workflow_branches', {bucket_sql("%(branches)s::float8", BRANCH_COUNTS)}, %(branches)s::float8)
-    ) AS counted (measure, bucket, total)
-    ON CONFLICT (measure, workflow, action, status, bucket, shard)
-        DO UPDATE SET count = old.count + EXCLUDED.count, total = old.total + EXCLUDED.total
+    INSERT INTO metric_changes (measures, workflows, actions, statuses, buckets, counts, totals)
+    SELECT '{{workflow,workflow_branches}}', ARRAY[%(name)s, %(name)s], '{{"",""}}', ARRAY[status, status],
+        ARRAY[{bucket_sql(microseconds_sql("started_at", "finished_at"), DURATIONS)}, %(branches_bucket)s], '{{1,1}}',
+        ARRAY[{microseconds_sql("started_at", "finished_at")}, %(branches)s]::bigint[]
+    FROM finished
 )"""
 
-_ADD = f"""
-INSERT INTO metric_totals AS old (measure, workflow, action, status, bucket, shard, count, total)
-SELECT measure, workflow, action, status, bucket, pg_backend_pid() %% {SHARDS}, count, total
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::bigint[], %s::numeric[])
-    AS new (measure, workflow, action, status, bucket, count, total)
-ON CONFLICT (measure, workflow, action, status, bucket, shard)
-    DO UPDATE SET count = old.count + EXCLUDED.count, total = old.total + EXCLUDED.total
+_APPEND = """
+INSERT INTO metric_changes (measures, workflows, actions, statuses, buckets, counts, totals)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+
+#: In one order, so that two that fold never wait for each other in a circle.
+_FOLD = """
+WITH folded AS (
+    DELETE FROM metric_changes WHERE ctid = ANY (ARRAY(SELECT ctid FROM metric_changes FOR UPDATE SKIP LOCKED))
+    RETURNING *
+)
+INSERT INTO metric_totals AS old (measure, workflow, action, status, bucket, count, total, began_at)
+SELECT measure, workflow, action, status, bucket, sum(count), sum(total), min(began_at)
+FROM folded, unnest(measures, workflows, actions, statuses, buckets, counts, totals)
+    AS one (measure, workflow, action, status, bucket, count, total)
+GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+ON CONFLICT (measure, workflow, action, status, bucket) DO UPDATE SET
+    count = old.count + EXCLUDED.count, total = old.total + EXCLUDED.total,
+    began_at = LEAST(old.began_at, EXCLUDED.began_at)
 """
 
 _KIND_OF: Final = {"task": "action", "item": "action", "failure": "failure"}
 _NAMES = """
 SELECT DISTINCT measure, workflow, action, CASE WHEN measure = 'failure' THEN status END
-FROM metric_totals WHERE measure IN ('workflow', 'branch', 'task', 'item', 'failure')
+FROM metric_counts WHERE measure IN ('workflow', 'branch', 'task', 'item', 'failure')
 """
 
 _READ = """
 SELECT measure, workflow, action, status, bucket, sum(count), sum(total), extract(epoch FROM min(began_at))::float8
-FROM metric_totals GROUP BY 1, 2, 3, 4, 5 ORDER BY 8, 1, 2, 3, 4, 5
+FROM metric_counts GROUP BY 1, 2, 3, 4, 5 ORDER BY 8, 1, 2, 3, 4, 5
 """
 
 _names: weakref.WeakKeyDictionary[Database, Names] = weakref.WeakKeyDictionary()

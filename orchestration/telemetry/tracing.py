@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -72,8 +73,7 @@ class SessionTrace:
         return self._id(f"chunk/{start}/{attempt}/{action}")
 
     def _id(self, name: str) -> int:
-        digest = blake2b(f"{self.flow_session_id}/{name}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest) or 1
+        return _span_id(self.flow_session_id, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,11 @@ def session_trace(flow_session_id: str, traceparent: object, accepted_us: int) -
     if span_id != trace.lifecycle_id:
         return trace
     return SessionTrace(flow_session_id, trace_id, None, is_sampled, accepted_us)
+
+
+@lru_cache(maxsize=4096)  # a branch is asked for by its tasks and by those after it
+def _span_id(flow_session_id: str, name: str) -> int:
+    return int.from_bytes(blake2b(f"{flow_session_id}/{name}".encode(), digest_size=8).digest()) or 1
 
 
 def own_trace_id(flow_session_id: str) -> int:

@@ -20,6 +20,9 @@ class SpanKind:
     links: str = "–"
 
 
+#: The instrumentation scope of all of them.
+SCOPE: Final = "parallelizer"
+
 LIFECYCLE: Final = "workflow_lifecycle"
 EXECUTION: Final = "workflow_execution"
 BRANCH: Final = "process_task_and_branches"

@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
@@ -28,8 +29,12 @@ from orchestration.telemetry.probes import probed
 from orchestration.telemetry.tracing import SessionTrace, own_trace_id, parse_traceparent
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    from orchestration.telemetry.span import Span
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ DELAY_MS: Final = 250
 MOST_WAITING: Final = 65_536
 #: How long the end of a process waits for a receiver.
 END_MS: Final = 2000
+HTTP_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
 def is_on() -> bool:
@@ -114,7 +120,7 @@ class LateBatches:
     def _on_ending(self, span: Any) -> None:
         """Nothing; asked for by the SDK."""
 
-    def on_end(self, span: ReadableSpan) -> None:
+    def on_end(self, span: ReadableSpan | Span) -> None:
         """It will be sent."""
         if self._batches is None:
             self._make()
@@ -164,26 +170,34 @@ class LateBatches:
 
 
 class Sent:
-    """An exporter that says how far it has come, so that somebody can wait for it.
+    """An exporter of our own spans that says how far it has come, so that somebody can wait for it.
 
     It takes spans in order, but not all of them: those that waited longest are dropped when too many do.
     """
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
+
+        scope = InstrumentationScope(names.SCOPE)
         self._exporter = exporter
-        #: Of the last `number_span` with which it has done.
+        self._as_given: Callable[[Sequence[Span]], Sequence[Any]]
+        if _takes_bytes(exporter, resource, scope):
+            self._as_given = lambda spans: spans
+        else:
+            self._as_given = lambda spans: [span.readable(resource, scope) for span in spans]
+        #: Of the last span with which it has done.
         self.number = 0
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[Span]) -> SpanExportResult:
         """Send them."""
         try:
             return self._send(spans)
         finally:
-            self.number = vars(spans[-1])[_NUMBER]
+            self.number = spans[-1].number
 
     @probed("spans.send")
-    def _send(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return self._exporter.export(spans)
+    def _send(self, spans: Sequence[Span]) -> SpanExportResult:
+        return self._exporter.export(self._as_given(spans))
 
     def shutdown(self) -> None:
         """Send no more."""
@@ -194,12 +208,35 @@ class Sent:
         return self._exporter.force_flush(timeout_millis)
 
 
-def number_span(span: ReadableSpan, number: int) -> None:
-    """`Sent` knows the span by this number, higher than that of the span before."""
-    vars(span)[_NUMBER] = number
+def _takes_bytes(exporter: SpanExporter, resource: Resource, scope: InstrumentationScope) -> bool:
+    """The exporter sends our own spans from now on, encoded by us; False: it is another kind of exporter.
+
+    The one for OTLP over HTTP calls a function of its module for the encoding: there is no other way in.
+    """
+    module: Any = sys.modules.get(type(exporter).__module__)
+    if module is None or module.__name__ != HTTP_EXPORTER or not hasattr(module, "encode_spans"):
+        return False
+    from orchestration.telemetry.span import OtlpEncoder, Span  # noqa: PLC0415
+
+    encoder, others = OtlpEncoder(resource, scope), module.encode_spans
+
+    def encode(spans: Sequence[Any]) -> Any:
+        return Encoded(encoder.encode(spans)) if spans and isinstance(spans[0], Span) else others(spans)
+
+    module.encode_spans = encode
+    return True
 
 
-_NUMBER: Final = "parallelizer_number"
+class Encoded(bytes):
+    """A request that is in its form already."""
+
+    __slots__ = ()
+
+    def SerializePartialToString(self) -> bytes:  # noqa: N802 - as messages of protobuf have it
+        """The bytes."""
+        return self
+
+
 #: The worker that this process belongs to; empty: nobody said it.
 _worker = ""
 _tracing: Tracing | None = None

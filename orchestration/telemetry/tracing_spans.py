@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanKind
 
 from config.masking import Masker
 from orchestration.telemetry import tracing_catalogue as names
+from orchestration.telemetry.span import Attributes, Span
 from orchestration.telemetry.tracing import (
     MOST_ITEMS,
     NOTE,
@@ -31,16 +29,13 @@ from orchestration.telemetry.tracing import (
 from orchestration.vocabulary import NO_ITEM
 
 _log = logging.getLogger(__name__)
-_SCOPE: Final = InstrumentationScope("parallelizer")
-_FLAGS: Final = TraceFlags(TraceFlags.SAMPLED)
-_UNSET: Final = Status(StatusCode.UNSET)
 _FAILED: Final = frozenset({"failed", "timed_out"})
 #: Of a task: it failed, perhaps to be tried again.
 _FAILED_ATTEMPT: Final = _FAILED | {"pending"}
 #: Sessions of which it is remembered how many failed items have had a span.
 _REMEMBERED: Final = 1000
 
-Attributes = dict[str, Any]
+_Event = tuple[str, int, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +84,10 @@ class SpanMaker:
 
     def __init__(
         self,
-        resource: Resource,
-        emit: Callable[[ReadableSpan], None],
+        emit: Callable[[Span], None],
         masker: Masker,
         on_unsampled_failure: Callable[[FailedSession], None] = lambda _: None,
     ) -> None:
-        self._resource = resource
         self._masker = masker
         self._emit = emit
         self._on_unsampled_failure = on_unsampled_failure
@@ -140,24 +133,23 @@ class SpanMaker:
     def span(  # noqa: PLR0913 - most by keyword, as a span has them
         self, trace: SessionTrace, name: str, span_id: int, parent_id: int | None, times_us: tuple[int, int],
         attributes: Attributes, *, error: Mapping[str, Any] | None = None, failed: bool = False,
-        links: Sequence[int] = (), events: Sequence[Event] = (), kind: SpanKind = SpanKind.INTERNAL,
+        links: Sequence[int] = (), events: Sequence[_Event] = (), kind: SpanKind = SpanKind.INTERNAL,
     ) -> None:  # fmt: skip
         """Make one span; its times are those of the record."""
         started_us, finished_us = times_us[0], max(times_us)
-        status = _UNSET
+        failure = None
         if failed:
             known = {} if error is None else error
             told = {name: self._masker.text(str(value)) for name, value in known.items() if value is not None}
             attributes[names.ERROR_TYPE] = told.get("type") or str(attributes[names.STATUS])
-            status = Status(StatusCode.ERROR, told.get("message") or str(attributes[names.STATUS]))
+            failure = told.get("message") or str(attributes[names.STATUS])
             if error is not None:
                 events = (*events, _exception(told, finished_us))
         attributes[names.SESSION] = trace.flow_session_id
         self._emit(
-            ReadableSpan(
-                name, _context(trace, span_id), None if parent_id is None else _context(trace, parent_id),
-                self._resource, attributes, events, [Link(_context(trace, link)) for link in links], kind, None,
-                status, started_us * 1000, finished_us * 1000, _SCOPE,
+            Span(
+                name, trace.trace_id, span_id, parent_id, kind, started_us, finished_us, attributes, links, events,
+                failure,
             )
         )  # fmt: skip
 
@@ -256,7 +248,7 @@ class _Part:
             trace, names.TASK, trace.task_id(action, item, attempt), trace.branch_id(self._branch),
             (since_us, until_us), attributes, failed=True,
             error={"type": names.LOST, "message": f"its process died {reason}".strip()},
-            events=[Event(names.LOST, about, until_us * 1000)],
+            events=[(names.LOST, until_us, about)],
         )  # fmt: skip
 
     def chunk(
@@ -320,10 +312,6 @@ def _without_total(counts: Mapping[str, int]) -> dict[str, int]:
     return {status: number for status, number in counts.items() if status != "total"}
 
 
-def _context(trace: SessionTrace, span_id: int) -> SpanContext:
-    return SpanContext(trace.trace_id, span_id, is_remote=False, trace_flags=_FLAGS)
-
-
 def _counts(counts: Mapping[str, int]) -> Attributes:
     return {f"{names.COUNTS}{status}": number for status, number in counts.items() if number}
 
@@ -333,10 +321,8 @@ def _error_of(row: Sequence[Any]) -> Mapping[str, Any] | None:
     return error if isinstance(error, dict) else None
 
 
-def _exception(error: Mapping[str, str], at_us: int) -> Event:
-    attributes: Attributes = {
-        "exception.type": error.get("type", ""), "exception.message": error.get("message", ""),
-    }  # fmt: skip
+def _exception(error: Mapping[str, str], at_us: int) -> _Event:
+    about = {"exception.type": error.get("type", ""), "exception.message": error.get("message", "")}
     if "traceback" in error:
-        attributes["exception.stacktrace"] = error["traceback"]
-    return Event(names.EXCEPTION, attributes, at_us * 1000)
+        about["exception.stacktrace"] = error["traceback"]
+    return names.EXCEPTION, at_us, about

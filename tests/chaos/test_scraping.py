@@ -18,9 +18,9 @@ from tests.support.waiting import wait_until
 #: Nothing but load.
 NONE = Fault("none", 1, lambda _stack, _chance: None)
 FALSIFY = """
-UPDATE metric_totals SET count = count + %s WHERE (measure, workflow, status) = ('item', 'items', 'succeeded')
-AND (action, bucket, shard) = (SELECT action, bucket, shard FROM metric_totals
-    WHERE (measure, workflow, status) = ('item', 'items', 'succeeded') ORDER BY shard LIMIT 1)
+INSERT INTO metric_changes (measures, workflows, actions, statuses, buckets, counts, totals)
+SELECT ARRAY[measure], ARRAY[workflow], ARRAY[action], ARRAY[status], ARRAY[bucket], ARRAY[%s], ARRAY[0]
+FROM metric_counts WHERE (measure, workflow, status) = ('item', 'items', 'succeeded') LIMIT 1
 """
 
 

@@ -96,6 +96,8 @@ def test_totals_are_what_the_rows_say_whatever_is_repeated_late_and_in_any_batch
             for row in tasks
         ]  # fmt: skip
         updates.write_rows(database, tasks, branches)
+        if data.draw(st.booleans(), "fold"):
+            totals.fold_changes(database)
     assert ends(database) == rows_that_ended(database)
 
 
@@ -204,4 +206,62 @@ def test_names_beyond_the_bound_are_counted_together(database: Database, monkeyp
     assert sum_of(database, "task", workflow=totals.OTHER, action=totals.OTHER)[0] == before + 1
     # other tests compare all that is counted with all that is recorded, by name
     database.execute("DELETE FROM tasks WHERE flow_session_id = %s", (run,))
+    totals.fold_changes(database)
     database.execute("DELETE FROM metric_totals WHERE workflow = %s", (totals.OTHER,))
+
+
+def test_what_is_folded_counts_as_before_and_is_held_once(database: Database) -> None:
+    run = new_session(database, "folded").flow_session_id
+    for item in range(3):
+        updates.write_rows(database, [task(run, item=item, status="failed", error='{"type": "Quote\\"d, {x}"}')])
+    before = read_totals(database)
+    began = {total.of: total.began for total in before}
+    assert sum_of(database, "failure", status='Quote"d, {x}') == (3, 0)
+    totals.fold_changes(database)
+    assert database.fetch("SELECT count(*) FROM metric_changes") == [(0,)]
+    assert read_totals(database) == before
+    updates.write_rows(database, [task(run, item=3, status="failed", error='{"type": "Late"}')])
+    totals.fold_changes(database)
+    totals.fold_changes(database)
+    assert sum_of(database, "item", workflow="folded", status="failed") == (4, 0)
+    after = {total.of: total.began for total in read_totals(database)}
+    assert after.items() >= began.items(), "a counter keeps its beginning"
+
+
+def test_whoever_folds_while_others_write_and_read_loses_and_doubles_nothing(database: Database) -> None:
+    run = new_session(database, "busy").flow_session_id
+    ended, seen = threading.Event(), list[int]()
+
+    def fold() -> None:
+        while not ended.is_set():
+            totals.fold_changes(database)
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.append(sum_of(database, "item", workflow="busy")[0])
+
+    others = [threading.Thread(target=work) for work in (fold, fold, read)]
+    for thread in others:
+        thread.start()
+    try:
+        for item in range(150):
+            updates.write_rows(database, [task(run, item=item)])
+    finally:
+        ended.set()
+        for thread in others:
+            thread.join()
+    assert sum_of(database, "item", workflow="busy")[0] == 150
+    assert seen == sorted(seen), "a counter never goes back"
+    assert ends(database) == rows_that_ended(database)
+
+
+def test_a_fold_that_was_not_answered_is_done_once(database: Database, database_url: str) -> None:
+    run = new_session(database, "killed").flow_session_id
+    updates.write_rows(database, [task(run, item=item) for item in range(5)])
+    before = read_totals(database)
+    with Gate(database_url) as gate, closing(Database(gate.url)) as behind:
+        gate.cut_behind = b"DELETE FROM metric_changes"
+        with pytest.raises(ServiceUnreachable):
+            totals.fold_changes(behind)
+        totals.fold_changes(behind)
+    assert read_totals(database) == before

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import SpanKind
 
-from orchestration.telemetry.tracing_sdk import LateBatches, Sent, number_span
+from orchestration.telemetry.span import Span
+from orchestration.telemetry.tracing_sdk import LateBatches, Sent
 from tests.support.waiting import wait_until
 
 
@@ -28,10 +30,8 @@ class Slow(InMemorySpanExporter):
         return super().export(spans)
 
 
-def numbered(number: int) -> ReadableSpan:
-    span = ReadableSpan("x", SpanContext(7, number, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
-    number_span(span, number)
-    return span
+def numbered(number: int) -> Span:
+    return Span("x", 7, number, None, SpanKind.INTERNAL, 1, 2, {}, number=number)
 
 
 def test_spans_that_were_dropped_are_waited_for_no_longer_than_those_behind_them(
@@ -40,7 +40,7 @@ def test_spans_that_were_dropped_are_waited_for_no_longer_than_those_behind_them
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "4")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2")
     exporter = Slow()
-    sent = Sent(exporter)
+    sent = Sent(exporter, Resource.get_empty())
     batches = LateBatches(lambda: sent)  # type: ignore[arg-type,return-value]  # it has all that one has
     for number in (1, 2):
         batches.on_end(numbered(number))

@@ -7,10 +7,12 @@ from typing import Any
 import orjson
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from config.masking import Masker
 from orchestration.channel.parse import parse_entry
 from orchestration.state.rows import branch_row, sequence_of, task_row
+from orchestration.telemetry.span import Span
 from orchestration.telemetry.tracing import MOST_ITEMS, NOTE, SessionTrace, TracedRows
 from orchestration.telemetry.tracing_spans import FailedSession, SpanMaker, failed_updates
 from orchestration.vocabulary import TaskStatus
@@ -24,10 +26,10 @@ def note(rows: list[list[object]], **told: object) -> list[object]:
 
 
 def made(*updates: TracedRows, failures: list[FailedSession] | None = None) -> list[ReadableSpan]:
-    spans: list[ReadableSpan] = []
+    spans: list[Span] = []
     known = [] if failures is None else failures
-    SpanMaker(Resource.get_empty(), spans.append, Masker(["canary-1"]), known.append).add(updates)
-    return spans
+    SpanMaker(spans.append, Masker(["canary-1"]), known.append).add(updates)
+    return [span.readable(Resource.get_empty(), InstrumentationScope("parallelizer")) for span in spans]
 
 
 def update(*rows: list[object]) -> TracedRows:
