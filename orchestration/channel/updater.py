@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 #: A waiting read can't be interrupted, so it is short: `stop` is heard within this.
 BLOCK_MS = 150
 #: After a small batch, so that a trickle of entries is not a commit each.
-LINGER_SECONDS = 0.025
+LINGER_SECONDS = 0.03
 MOST_BYTES = 8 * 1024 * 1024
 MOST_ENTRIES = 1000
 #: Entries that are written wait at most so long until their spans are sent.

@@ -419,7 +419,7 @@ class EnhancedParallelProcessor:
         except ServiceUnreachable:
             return fork
         if told:
-            live.record_rows(context.flow_session_id, context.day, self.worker, told, alone=True)
+            live.send_rows(context.flow_session_id, context.day, self.worker, told)
         if any(len(fork.version.plan.branches[name].actions) > 1 for name in fork.version.plan.roots):
             live.forget_checkpoints(context.flow_session_id)
         return result

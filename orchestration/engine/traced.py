@@ -241,7 +241,7 @@ def tell_end(context: ProcessingContext, row: SessionRow) -> None:
     """Tell that a session has ended, once its end is committed; of one that was opened, `close_session` does."""
     rows = rows_of_end(context, row)
     if rows:
-        context.stores.live.record_rows(row.flow_session_id, context.day, context.worker, rows, alone=True)
+        context.stores.live.send_rows(row.flow_session_id, context.day, context.worker, rows)
 
 
 def rows_of_end(context: ProcessingContext, row: SessionRow, settled_us: int = 0) -> bytes:
@@ -251,6 +251,8 @@ def rows_of_end(context: ProcessingContext, row: SessionRow, settled_us: int = 0
     """
     trace = context.span_factory.trace
     if trace is None or not row.status.is_final or row.finished_at is None:
+        return b""
+    if not trace.is_sampled and row.status.value not in _FAILED:
         return b""
     told = {
         "status": row.status.value, "finished_us": round(row.finished_at.timestamp() * 1e6), "settled_us": settled_us,

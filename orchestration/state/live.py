@@ -384,6 +384,11 @@ class LiveState(LiveReading):
         values: list[Argument] = [flow_session_id, day, worker, int(alone), rows]
         return bool(load_script("record_rows").run(self.scripts, self.space, values, keep))
 
+    def send_rows(self, flow_session_id: str, day: str, worker: str, rows: bytes) -> None:
+        """Send rows of a session that was never opened, without waiting for the answer, as `send_checkpoint` does."""
+        values: list[Argument] = [flow_session_id, day, worker, 1, rows]
+        load_script("record_rows").send(self.scripts, self.space, values, lambda _: None)
+
     # What Redis may have lost (tasks/rehydration.py)
 
     def take_up_sessions(self, epoch: int, lost: Sequence[tuple[str, str]], lease_us: int) -> list[str] | None:

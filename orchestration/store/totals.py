@@ -10,12 +10,10 @@ to the totals, and the view `metric_counts` is both.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import weakref
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -122,7 +120,8 @@ class Changes:
     def __init__(self, names: Names, cursor: Cursor) -> None:
         self._cursor = cursor
         self._names = names
-        self._counts: dict[Measure, list[int]] = defaultdict(lambda: [0, 0])
+        #: As they come: who reads or folds them adds those of one measure up.
+        self._changes: list[tuple[str, str, str, str, int, int, int]] = []
 
     def add_tasks(self, rows: Iterable[Row]) -> None:
         """Count what a statement of `count_tasks` gave."""
@@ -130,14 +129,14 @@ class Changes:
             pair = self._names.bounded(self._fetch, "action", workflow, action)
             self._change("item" if is_item else "task", pair, status, previous, count)
             if retries:
-                self._add(Measure("task_retries", *pair, "", NO_BUCKET), retries)
+                self._add("task_retries", *pair, "", NO_BUCKET, retries)
             if not _has_newly_ended(status, previous):
                 continue
             if bucket != NO_BUCKET:
-                self._add(Measure("task_duration", *pair, "", bucket), count, took_us)
+                self._add("task_duration", *pair, "", bucket, count, took_us)
             if status == TaskStatus.FAILED.value:
                 _, kind = self._names.bounded(self._fetch, "failure", "", failure or OTHER)
-                self._add(Measure("failure", "", "", kind, NO_BUCKET), count)
+                self._add("failure", "", "", kind, NO_BUCKET, count)
 
     def add_branches(self, rows: Iterable[Row]) -> None:
         """Count what a statement of `count_branches` gave."""
@@ -147,32 +146,31 @@ class Changes:
             if not _has_newly_ended(status, previous):
                 continue
             if bucket != NO_BUCKET:
-                self._add(Measure("branch_duration", *name, "", bucket), count, took_us)
+                self._add("branch_duration", *name, "", bucket, count, took_us)
             if wait_bucket != NO_BUCKET:
-                self._add(Measure("branch_wait", *name, "", wait_bucket), count, waited_us)
+                self._add("branch_wait", *name, "", wait_bucket, count, waited_us)
 
     def write(self) -> None:
         """Append it all."""
-        if self._counts:
-            columns = zip(*((*key, *numbers) for key, numbers in self._counts.items()), strict=True)
-            self._cursor.execute(_APPEND, [_array(column) for column in columns])
+        if self._changes:
+            self._cursor.execute(_APPEND, [_array(column) for column in zip(*self._changes, strict=True)])
 
     def _change(self, kind: str, name: tuple[str, str], status: str, previous: str | None, count: int) -> None:
         if status == previous:
             return
         if previous in _ENDED:
-            self._add(Measure(f"{kind}_undone", *name, previous, NO_BUCKET), count)
+            self._add(f"{kind}_undone", *name, previous, NO_BUCKET, count)
         if status in _ENDED:
-            self._add(Measure(kind, *name, status, NO_BUCKET), count)
+            self._add(kind, *name, status, NO_BUCKET, count)
 
     def _fetch(self, query: str) -> list[Row]:
         self._cursor.execute(query)
         return self._cursor.fetchall()
 
-    def _add(self, measure: Measure, count: int, total: int = 0) -> None:
-        numbers = self._counts[measure]
-        numbers[0] += count
-        numbers[1] += total
+    def _add(
+        self, measure: str, workflow: str, action: str, status: str, bucket: int, count: int, total: int = 0
+    ) -> None:
+        self._changes.append((measure, workflow, action, status, bucket, count, total))
 
 
 class Names:
@@ -237,14 +235,14 @@ def branches_bucket(branches: int) -> int:
     return bisect_left(BRANCH_COUNTS.whole, branches)
 
 
-def _array(values: Sequence[str | int]) -> str:
+def _array(values: Sequence[Any]) -> str:
     """The text of an array: an ARRAY of the driver's would be an expression for each value."""
-    if isinstance(values[0], str):
-        return '{"' + '","'.join([_QUOTED.sub(r"\\\g<0>", str(value)) for value in values]) + '"}'
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-_QUOTED: Final = re.compile(r'["\\]')
+    if not isinstance(values[0], str):
+        return "{" + ",".join(map(str, values)) + "}"
+    text = '","'.join(values)
+    if "\\" in text or text.count('"') > 2 * (len(values) - 1):
+        text = '","'.join([value.replace("\\", "\\\\").replace('"', '\\"') for value in values])
+    return '{"' + text + '"}'
 
 
 def _has_newly_ended(status: str, previous: str | None) -> bool:

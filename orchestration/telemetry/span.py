@@ -74,6 +74,8 @@ class OtlpEncoder:
     def __init__(self, resource: Resource, scope: InstrumentationScope) -> None:
         self._kept: dict[tuple[str, type, Value], bytes] = {}
         self._names: dict[tuple[str, SpanKind], bytes] = {}
+        #: What is before the value of an attribute that is a float, which is seldom the same twice.
+        self._floats: dict[str, bytes] = {}
         self._resource = trace_pb2.ResourceSpans(
             resource=resource_pb2.Resource(attributes=[_key_value(*pair) for pair in resource.attributes.items()]),
             schema_url=resource.schema_url,
@@ -112,8 +114,14 @@ class OtlpEncoder:
         return made
 
     def _attribute(self, name: str, value: Value) -> bytes:
+        if isinstance(value, float):
+            before = self._floats.get(name)
+            if before is None:
+                key_value = _key_value(name, 1.0).SerializeToString()
+                before = self._floats[name] = _field(b"J", key_value).removesuffix(_DOUBLE.pack(1.0))
+            return before + _DOUBLE.pack(value)
         made = _field(b"J", _key_value(name, value).SerializeToString())
-        if isinstance(value, int) or (isinstance(value, str) and len(value) <= _MOST_CHARACTERS):
+        if isinstance(value, int) or len(value) <= _MOST_CHARACTERS:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
             self._kept[name, value.__class__, value] = made
@@ -159,6 +167,7 @@ def _field(tag: bytes, content: bytes) -> bytes:
 
 _KINDS: Final = {kind: trace_pb2.Span.SpanKind.Value(f"SPAN_KIND_{kind.name}") for kind in SpanKind}
 _TIMES: Final = struct.Struct("<cQcQ")
+_DOUBLE: Final = struct.Struct("<d")
 #: The parent, and what is linked, are not of another process as far as the format is concerned.
 _NOT_REMOTE: Final = struct.pack("<I", trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
 _LINK_FLAGS: Final = b"5" + _NOT_REMOTE

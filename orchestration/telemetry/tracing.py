@@ -96,6 +96,7 @@ def parse_traceparent(text: object) -> tuple[int, int, bool] | None:
     return int(found[1], 16), int(found[2], 16), bool(int(found[3], 16) & _SAMPLED)
 
 
+@lru_cache(maxsize=256)  # each branch of it is told with a note
 def session_trace(flow_session_id: str, traceparent: object, accepted_us: int) -> SessionTrace | None:
     """The trace that is recorded with a session; None: it is not traced."""
     parsed = parse_traceparent(traceparent)

@@ -37,6 +37,12 @@ CREATE TABLE metric_changes (
     began_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- Not compressed: they are gone in seconds.
+ALTER TABLE metric_changes
+    ALTER measures SET STORAGE EXTERNAL, ALTER workflows SET STORAGE EXTERNAL, ALTER actions SET STORAGE EXTERNAL,
+    ALTER statuses SET STORAGE EXTERNAL, ALTER buckets SET STORAGE EXTERNAL, ALTER counts SET STORAGE EXTERNAL,
+    ALTER totals SET STORAGE EXTERNAL;
+
 CREATE VIEW metric_counts AS
 SELECT measure, workflow, action, status, bucket, count, total, began_at FROM metric_totals
 UNION ALL
