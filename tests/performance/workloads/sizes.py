@@ -47,7 +47,7 @@ def full_size(dispatchers: Sequence[str] = DISPATCHERS) -> list[Workload]:
         *(Waiting(40, 0.1, 10, THREADS, 0.85, dispatch) for dispatch in dispatchers),
         *(Waiting(400, 0.1, 10, THREADS, 0.95, dispatch) for dispatch in dispatchers),
         Branching(0.05, 5),
-        Observability(20_000, 1000, 400),
+        Observability(100_000, 1000, 400),
         Backlog(1_000_000, 200_000),
         Million(1_000_000, 10_000),
     ]
