@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import psutil
 
 WAIT_SECONDS = 250.0
-OBSERVED = {"items": 200, "steps": 50, "runs": 8, "rows": 201 + 50 + 40}
+OBSERVED = {"items": 200, "steps": 500, "runs": 8, "rows": 201 + 500 + 40}
 
 
 @contextmanager
