@@ -138,14 +138,11 @@ def _read_rows(entry_id: str, head: _Head, blob: bytes, parsed: ParsedEntry) -> 
     except (MessageProcessingError, ValueError, RecursionError) as error:
         parsed.dead_letters.append(DeadLetter(entry_id, str(error), blob, head.flow_session_id))
         return
-    is_traced = rows and isinstance(rows[0], list) and rows[0][:1] == [NOTE]
-    if is_traced:
+    if rows and isinstance(rows[0], list) and rows[0][:1] == [NOTE]:
         parsed.traced.append(TracedRows(head.flow_session_id, head.day, head.time_us, head.worker, rows))
     for row in rows:
         try:
             _read_row(head, row, parsed)
-            if is_traced:
-                _set_times(row, parsed)
         except (MessageProcessingError, ValueError, TypeError) as error:
             parsed.dead_letters.append(DeadLetter(entry_id, str(error), json.dumps(row).encode(), head.flow_session_id))
 
@@ -162,17 +159,11 @@ def _read_row(head: _Head, row: Any, parsed: ParsedEntry) -> None:
         raise MessageProcessingError("a row begins with t, b or s; a note of the trace with x")
 
 
-def _set_times(row: list[Any], parsed: ParsedEntry) -> None:
-    """Its span has the very times that are recorded."""
-    if row[0] == "t":
-        row[7:9] = parsed.tasks[-1].started_us, parsed.tasks[-1].finished_us
-    elif row[0] == "b":
-        row[6:8] = parsed.branches[-1].started_us, parsed.branches[-1].finished_us
-
-
-def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
+def _task(head: _Head, row: list[Any]) -> TaskUpdate:
     _, action, item, status, attempt, sequence, queue, started_us, finished_us, result, error = row
     started, finished = _span(head, started_us, finished_us)
+    if started is not started_us or finished is not finished_us:
+        row[7:9] = started, finished  # its span has the very times that are recorded
     if status not in _TASK_STATUSES:
         raise MessageProcessingError(f"{status!r} is no status of a task")
     return TaskUpdate(
@@ -192,9 +183,11 @@ def _task(head: _Head, row: Sequence[Any]) -> TaskUpdate:
     )
 
 
-def _branch(head: _Head, row: Sequence[Any]) -> BranchUpdate:
+def _branch(head: _Head, row: list[Any]) -> BranchUpdate:
     _, branch, status, attempt, sequence, queue, started_us, finished_us, waited_us = row
     started, finished = _span(head, started_us, finished_us)
+    if started is not started_us or finished is not finished_us:
+        row[6:8] = started, finished
     if status not in _TASK_STATUSES:
         raise MessageProcessingError(f"{status!r} is no status of a branch")
     return BranchUpdate(
