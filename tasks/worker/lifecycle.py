@@ -6,6 +6,7 @@ byte of shared memory by which they learn that the worker stops.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import mmap
@@ -116,6 +117,7 @@ def _check_broker() -> None:
 def _begin_child(**_: Any) -> None:
     """A child of the pool counts in the row of its place; the one that had it before is dead."""
     counters.use_row_of_child(getattr(current_process(), "index", 0))
+    gc.freeze()  # what came from the parent stays: no collection looks through it, or copies its pages
 
 
 @signals.worker_ready.connect(weak=False)

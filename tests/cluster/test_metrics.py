@@ -115,7 +115,9 @@ def test_nothing_grows_with_a_worker_that_is_killed_and_started_again(fleet: Fle
         if len(left) < FIRST:
             left.append(left_by(fleet, url))
     wait_until(lambda: scrape(url).get("workers") == 1, "dead workers are no longer told of", seconds=30)
-    assert left_by(fleet, url) == left[-1]
+    last = left_by(fleet, url)
+    assert last.of_fleet ^ left[-1].of_fleet == frozenset()
+    assert last == left[-1]
     assert open_files(worker) == []
 
 

@@ -23,10 +23,11 @@ LOOK_SECONDS = 0.005
 WAIT_SECONDS = 600.0
 #: Kombu's hash of messages that were delivered and not yet acknowledged.
 UNACKNOWLEDGED = "unacked"
-_ROWS = """
-SELECT count(*) FROM tasks WHERE flow_session_id = ANY (%s) AND status = 'succeeded'
+_OF_SESSIONS = """FROM tasks WHERE flow_session_id = ANY (%s) AND status = 'succeeded'
     AND session_day IN (SELECT session_day FROM session_days WHERE flow_session_id = ANY (%s))
 """
+_ROWS = f"SELECT count(*) {_OF_SESSIONS}"
+_COMMITTED = f"SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin)))::float8 {_OF_SESSIONS}"
 
 
 class WrongCount(Exception):
@@ -98,24 +99,10 @@ class Counters:
         """Every status update that was sent is in PostgreSQL: an update leaves the stream after its commit."""
         self._wait("the status stream is empty", lambda: self._stream.length() == 0)
 
-    def wait_rows(self, flow_session_ids: Sequence[str], rows: int) -> None:
-        """So many rows of succeeded tasks are in PostgreSQL; updates may still wait for their spans to be sent."""
-        look_at = 0.0
-
-        def written() -> bool:
-            nonlocal look_at
-            length = self._stream.length()
-            if not length:
-                return True
-            began = time.perf_counter()
-            if began < look_at or self._stream.pending() < length:
-                return False
-            found = self.rows(flow_session_ids)
-            # counting many rows takes milliseconds, of which the worker is not to feel much
-            look_at = time.perf_counter() + 4 * (time.perf_counter() - began)
-            return found == rows
-
-        self._wait("all rows are written", written)
+    def committed_at(self, flow_session_ids: Sequence[str]) -> float:
+        """When the last row of these was committed, seconds since 1970 by PostgreSQL, which is on this machine."""
+        ids = list(flow_session_ids)
+        return float(self.database.fetch(_COMMITTED, (ids, ids))[0][0])
 
     def rows(self, flow_session_ids: Sequence[str]) -> int:
         """Tasks of these flow sessions that PostgreSQL has as succeeded."""

@@ -10,12 +10,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from orchestration.store.pool import Database
 from parallelizer.services.folder import log_tail
+from parallelizer.services.postgres import EmbeddedPostgres
 from parallelizer.services.supervision import LoggedProgram, stop_programs
 from parallelizer.services.workers import registered_workers, start_and_wait, worker_program
 from tests.support.own_servers import own_servers
@@ -124,11 +126,21 @@ def _await_end(program: LoggedProgram) -> None:
     program.sweep()
 
 
+def _keep_commit_times(postgres: EmbeddedPostgres) -> None:
+    """PostgreSQL knows from now on when each row was committed."""
+    with closing(Database(postgres.url, pool_size=1)) as database:
+        database.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+    postgres.stop()
+    postgres.start()
+    postgres.wait_ready()
+
+
 @contextmanager
 def bench_stack() -> Iterator[BenchStack]:
     """Run the servers in the block, no worker yet; see `own_servers`."""
     exits = ExitStack()
     with own_servers(NAMESPACE, exits) as own:
+        _keep_commit_times(own.postgres)
         stack = BenchStack(own.valkey.url, own.postgres.url, own.data_dir, own.folder)
         exits.callback(stack.stop_workers)
         yield stack
