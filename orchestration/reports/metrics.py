@@ -168,25 +168,25 @@ def _add_total(found: Families, of: Measure, total: Total) -> None:
         case "workflow":
             found["workflows_total"].numbers[of.workflow, of.status] += total.count
             _spread(found["workflow_duration_seconds"], (of.workflow,), total)
-        case "workflow_branches" | "branch_duration" | "branch_wait":
-            name = of.measure if of.measure == "workflow_branches" else f"{of.measure}_seconds"
-            _spread(found[name], (of.workflow,), total)
-        case "branch" | "branch_undone":
-            found[_NAME_OF_ENDS[of.measure]].numbers[of.workflow, of.status] += total.count
-        case "task" | "task_undone" | "item" | "item_undone":
-            found[_NAME_OF_ENDS[of.measure]].numbers[of.workflow, of.action, of.status] += total.count
-        case "task_duration":
+        case "workflow_branches":
+            _spread(found["workflow_branches"], (of.workflow,), total)
+        case "branch":
+            found["branches_total"].numbers[of.workflow, of.status] += total.count
+            _spread(found["branch_duration_seconds"], (of.workflow,), total)
+        case "branch_wait":
+            _spread(found["branch_wait_seconds"], (of.workflow,), total)
+        case "task" | "item":
+            found[f"{of.measure}s_total"].numbers[of.workflow, of.action, of.status] += total.count
             _spread(found["task_duration_seconds"], (of.workflow, of.action), total)
+        case "branch_undone":
+            found["branches_undone_total"].numbers[of.workflow, of.status] += total.count
+        case "task_undone" | "item_undone":
+            kind = of.measure.removesuffix("_undone")
+            found[f"{kind}s_undone_total"].numbers[of.workflow, of.action, of.status] += total.count
         case "task_retries":
             found["task_retries_total"].numbers[of.workflow, of.action] += total.count
         case "failure":
             found["failures_total"].numbers[of.status,] += total.count
-
-
-_NAME_OF_ENDS: Final = {
-    "branch": "branches_total", "branch_undone": "branches_undone_total", "task": "tasks_total",
-    "task_undone": "tasks_undone_total", "item": "items_total", "item_undone": "items_undone_total",
-}  # fmt: skip
 
 
 def _spread(family: Family, labels: Labels, total: Total) -> None:

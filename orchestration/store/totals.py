@@ -127,14 +127,10 @@ class Changes:
         """Count what a statement of `count_tasks` gave."""
         for workflow, action, is_item, status, previous, failure, bucket, count, took_us, retries in rows:
             pair = self._names.bounded(self._fetch, "action", workflow, action)
-            self._change("item" if is_item else "task", pair, status, previous, count)
+            has_ended = self._change("item" if is_item else "task", pair, status, previous, bucket, count, took_us)
             if retries:
                 self._add("task_retries", *pair, "", NO_BUCKET, retries)
-            if not _has_newly_ended(status, previous):
-                continue
-            if bucket != NO_BUCKET:
-                self._add("task_duration", *pair, "", bucket, count, took_us)
-            if status == TaskStatus.FAILED.value:
+            if has_ended and status == TaskStatus.FAILED.value:
                 _, kind = self._names.bounded(self._fetch, "failure", "", failure or OTHER)
                 self._add("failure", "", "", kind, NO_BUCKET, count)
 
@@ -142,12 +138,8 @@ class Changes:
         """Count what a statement of `count_branches` gave."""
         for workflow, status, previous, bucket, wait_bucket, count, took_us, waited_us in rows:
             name = self._names.bounded(self._fetch, "workflow", workflow)
-            self._change("branch", name, status, previous, count)
-            if not _has_newly_ended(status, previous):
-                continue
-            if bucket != NO_BUCKET:
-                self._add("branch_duration", *name, "", bucket, count, took_us)
-            if wait_bucket != NO_BUCKET:
+            has_ended = self._change("branch", name, status, previous, bucket, count, took_us)
+            if has_ended and wait_bucket != NO_BUCKET:
                 self._add("branch_wait", *name, "", wait_bucket, count, waited_us)
 
     def write(self) -> None:
@@ -155,13 +147,18 @@ class Changes:
         if self._changes:
             self._cursor.execute(_APPEND, [_array(column) for column in zip(*self._changes, strict=True)])
 
-    def _change(self, kind: str, name: tuple[str, str], status: str, previous: str | None, count: int) -> None:
+    def _change(
+        self, kind: str, name: tuple[str, str], status: str, previous: str | None, bucket: int, count: int, took_us: int
+    ) -> bool:
+        """Count ends, with how long it took, and ends that are taken back; returns whether these have ended."""
         if status == previous:
-            return
+            return False
         if previous in _ENDED:
             self._add(f"{kind}_undone", *name, previous, NO_BUCKET, count)
-        if status in _ENDED:
-            self._add(kind, *name, status, NO_BUCKET, count)
+        if status not in _ENDED:
+            return False
+        self._add(kind, *name, status, bucket, count, 0 if bucket == NO_BUCKET else took_us)
+        return True
 
     def _fetch(self, query: str) -> list[Row]:
         self._cursor.execute(query)
@@ -243,10 +240,6 @@ def _array(values: Sequence[Any]) -> str:
     if "\\" in text or text.count('"') > 2 * (len(values) - 1):
         text = '","'.join([value.replace("\\", "\\\\").replace('"', '\\"') for value in values])
     return '{"' + text + '"}'
-
-
-def _has_newly_ended(status: str, previous: str | None) -> bool:
-    return status in _ENDED and status != previous
 
 
 #: Of a flow session that `finished` has just ended: its duration, and of how many branches it was.

@@ -155,10 +155,10 @@ def test_durations_and_waits_are_in_the_buckets_they_belong_to(database: Databas
     updates.write_rows(database, [*rows, task(run, "skipped", status="skipped", started_us=None)], [branch])
     found = Counter[Any]()
     for total in read_totals(database):
-        if total.of.workflow == "timed" and total.of.measure == "task_duration":
+        if total.of.workflow == "timed" and total.of.measure == "item":
             found[total.of.bucket] += total.count
     assert found == {0: 2, 1: 1, len(bounds) - 1: 1, len(bounds): 1}
-    assert sum_of(database, "task_duration", workflow="timed") == (5, sum(took))
+    assert sum_of(database, "item", workflow="timed") == (5, sum(took))
     assert sum_of(database, "branch_wait", workflow="timed") == (1, bounds[1])
 
 
