@@ -12,11 +12,11 @@ from typing import ClassVar, Final
 
 from tests.performance.comparison import Comparison, Goal, Sample
 from tests.performance.counting import Counters
+from tests.performance.receiver import receiving_apart
 from tests.performance.stack import PREFORK, WorkerKind
 from tests.performance.workloads.fan_out import FanOut
 from tests.performance.workloads.linear import Chain
 from tests.performance.workloads.small_runs import SmallRuns
-from tests.support.web import serve_site
 
 OFF: Final = replace(
     PREFORK, settings={"METRICS_ENABLED": "false", "OTEL_SDK_DISABLED": "true", "TASK_LOG_LINES": "0"}
@@ -59,10 +59,8 @@ class Observability:
         """Nothing: each side begins with a worker that has just started."""
 
     def ours(self, counters: Counters) -> Sample:
-        with serve_site() as receiver:
-            for path in ("/v1/traces", "/v1/metrics"):
-                receiver.say(path, b"", content_type="application/x-protobuf")
-            kind = replace(PREFORK, settings={**ON, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url("")})
+        with receiving_apart() as url:
+            kind = replace(PREFORK, settings={**ON, "OTEL_EXPORTER_OTLP_ENDPOINT": url})
             try:
                 return self._measure(counters, kind)
             finally:
