@@ -232,6 +232,8 @@ def add_live(found: Families, live: Live, most_names: int) -> None:
     found["status_entries"].numbers[()] = live.entries
     found["status_lag_seconds"].numbers[()] = live.lag_seconds
     found["status_full"].numbers[()] = float(fleet.is_full)
+    # nought before the first: what begins with its first event has no rate of it
+    found["lease_expiries_total"].numbers |= {(cause,): 0 for cause in LEASE_CAUSES}
     for cause, count in fleet.repairs.items():
         found["lease_expiries_total" if cause in LEASE_CAUSES else "repairs_total"].numbers[cause,] = count
     for place, (queue, state) in enumerate(sorted(fleet.queues.items())):
