@@ -17,9 +17,10 @@ from tests.support.waiting import wait_until
 
 #: Nothing but load.
 NONE = Fault("none", 1, lambda _stack, _chance: None)
+#: Of no duration, so that one counter tells it.
 FALSIFY = """
 INSERT INTO metric_changes (measures, workflows, actions, statuses, buckets, counts, totals)
-SELECT ARRAY[measure], ARRAY[workflow], ARRAY[action], ARRAY[status], ARRAY[bucket], ARRAY[%s], ARRAY[0]
+SELECT ARRAY[measure], ARRAY[workflow], ARRAY[action], ARRAY[status], ARRAY[-1], ARRAY[%s], ARRAY[0]
 FROM metric_counts WHERE (measure, workflow, status) = ('item', 'items', 'succeeded') LIMIT 1
 """
 
