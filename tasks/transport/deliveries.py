@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Collection
 from typing import Any, Final
@@ -53,6 +54,9 @@ class Deliveries:
         self.blocks = False
         self._client: redis.Redis | None = None
         self._held: dict[str, dict[str, Any]] = {}
+        #: Held ones whose tasks have ended: Celery counts them no more as at work, and settles them in a moment.
+        self._ended: set[str] = set()
+        self._pid = 0
         self._unsaid: dict[str, str | None] = {}
         self._numbers = itertools.count(1)
         self._connections = itertools.count(1)
@@ -68,6 +72,7 @@ class Deliveries:
     def serve(self, consumer: str, lease_seconds: float, *, blocks: bool) -> None:
         """This process takes messages as `consumer`, a name that no process had before."""
         self.consumer, self.lease_ms, self.blocks = consumer, int(lease_seconds * 1000), blocks
+        self._pid = os.getpid()
 
     def connect_as(self, parameters: dict[str, Any]) -> None:
         """Reach the broker with these parameters of a redis-py connection, which the channel made of its URL."""
@@ -105,14 +110,21 @@ class Deliveries:
         """It has been delivered to Celery."""
         self._held[delivery] = message
 
+    def end(self, delivery: str) -> None:
+        """The task of this message has ended; called by the thread that ran it, in a pool of threads."""
+        if delivery in self._held and os.getpid() == self._pid:
+            self._ended.add(delivery)
+
     def settle(self, delivery: str) -> None:
         """It needs no more work; without the broker, it is told later."""
         self._held.pop(delivery, None)
+        self._ended.discard(delivery)
         self._say(delivery, None)
 
     def give_back(self, delivery: str) -> None:
         """It goes back to its queue, at the head; without the broker, later."""
         message = self._held.pop(delivery, None)
+        self._ended.discard(delivery)
         if message is not None:
             self._say(delivery, comes_again(message))
 
@@ -123,7 +135,8 @@ class Deliveries:
         """
         self._orphaned += self._unanswered
         self._unanswered.clear()
-        dropped = [delivery for delivery in tuple(self._held) if delivery not in at_work]
+        ended = self._ended.copy()  # before what is held: whoever settles one takes it out in the other order
+        dropped = [delivery for delivery in tuple(self._held) if delivery not in at_work and delivery not in ended]
         if dropped:
             _log.info("%d messages that had not begun go back to the broker", len(dropped))
         for delivery in reversed(dropped):

@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 import redis
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.worker.state import active_requests
 
 from tasks.celery_app import app
@@ -39,6 +39,14 @@ class HeldMessages(bootsteps.StartStopStep):
                 deliveries.give_back_unread()
             except (redis.exceptions.RedisError, OSError) as error:
                 _log.warning("what was not begun goes back later: %s", error)
+
+
+@signals.task_postrun.connect(weak=False)
+def _end(task: Any = None, **_: Any) -> None:
+    """In a pool of threads: between here and its acknowledgement, Celery forgets that the task was at work."""
+    properties = getattr(getattr(task, "request", None), "properties", None)
+    if properties:
+        deliveries.end(str(properties.get("delivery_tag")))
 
 
 def _give_back_dropped() -> None:
