@@ -216,7 +216,7 @@ class _Campaign:
             if fault is not None:
                 self._ending.append(fault)
 
-        self.crashes.crash(_pair("script.stop_worker"), 20, end_one, 10.0)
+        self.crashes.crash(_pair("script.stop_worker"), 2 * MOST_SECONDS, end_one, 10.0)
         for probe in _pair("script.release_delivery"):
             # the process that dies there has closed its session
             self.crashes.crash([probe], 15, lambda: self.crashes.give("script.close_session.after"))
